@@ -1,0 +1,2 @@
+// Package pool holds the physical connections to one node.
+package pool

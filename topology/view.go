@@ -1,0 +1,17 @@
+package topology
+
+import "github.com/heliosdb/helios/wal"
+
+// View is a picture of the whole cluster at one moment. It is immutable once
+// published and safe for concurrent use.
+type View struct {
+	Version  uint64       // grows by one with every view a Board publishes
+	SystemID uint64       // of the cluster; 0 until a node has answered
+	Timeline wal.Timeline // highest seen; 0 until a node has answered
+	History  wal.History  // known beginnings of timelines
+	Settings Settings     // of the primary, or of the newest node that answered
+	Nodes    []Node       // in the order they were declared
+	Primary  int          // index in Nodes of the primary that takes writes; -1 if there is none
+	Split    bool         // two primaries on one timeline: writes are refused
+	Settled  bool         // every node has answered or failed at least once
+}

@@ -1,0 +1,92 @@
+package wal
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// Timeline is PostgreSQL's timeline id: it grows by one or more at every
+// promotion. The zero Timeline means "not known".
+type Timeline uint32
+
+// String returns the decimal form, as PostgreSQL prints it in messages.
+func (t Timeline) String() string { return strconv.FormatUint(uint64(t), 10) }
+
+// A Position is a place in the history of a cluster: an LSN means something
+// only together with the timeline it was written on.
+type Position struct {
+	Timeline Timeline
+	LSN      LSN
+}
+
+// String returns the position as timeline:LSN, such as 3:16/B374D848.
+func (p Position) String() string { return fmt.Sprintf("%s:%s", p.Timeline, p.LSN) }
+
+// A Switch says where a timeline began: Timeline branched off its predecessor
+// at LSN, and whatever the predecessor wrote after LSN is not part of it.
+type Switch struct {
+	Timeline Timeline
+	LSN      LSN
+}
+
+// A History holds the known beginnings of timelines, oldest first. Histories
+// are immutable: With returns a new one.
+type History []Switch
+
+// Verdict is what a History knows about a position of an older timeline.
+type Verdict uint8
+
+const (
+	// Kept means the position is part of the newer timeline's past.
+	Kept Verdict = iota
+	// Lost means the newer timeline branched off before the position: what was
+	// written there is gone.
+	Lost
+	// Undecided means a beginning in between is not known.
+	Undecided
+)
+
+// With returns the history with s added, or h itself if it knows s already.
+// A later answer about the same timeline replaces the earlier one.
+func (h History) With(s Switch) History {
+	i := 0
+	for i < len(h) && h[i].Timeline < s.Timeline {
+		i++
+	}
+	if i < len(h) && h[i] == s {
+		return h
+	}
+	grown := make(History, 0, len(h)+1)
+	grown = append(append(grown, h[:i]...), s)
+	if i < len(h) && h[i].Timeline == s.Timeline {
+		i++
+	}
+	return append(grown, h[i:]...)
+}
+
+// Holds says whether what was written at p is part of timeline now. A position
+// holds iff it stands at or before every switch point between its timeline and
+// now. PostgreSQL numbers timelines in steps of one unless an archive already
+// holds a later history file, so a missing number leaves the answer undecided
+// only if no known switch point has lost the position.
+func (h History) Holds(p Position, now Timeline) Verdict {
+	if p.Timeline >= now {
+		return Kept
+	}
+	known := 0
+	for _, s := range h {
+		if s.Timeline <= p.Timeline || s.Timeline > now {
+			continue
+		}
+		if p.LSN > s.LSN {
+			return Lost
+		}
+		known++
+	}
+	if known == int(now-p.Timeline) {
+		return Kept
+	}
+	// The last switch point alone proves a loss, but not that nothing was lost
+	// on a timeline in between that nobody has described.
+	return Undecided
+}
