@@ -1,29 +1,239 @@
 package pool
 
 import (
+	"context"
 	"net"
+	"sync"
 	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Conn is one physical connection to a node. It is used by one goroutine at a
 // time, its holder, between Acquire and Release; Abort may be called by anyone.
+//
+// pgx makes and authenticates the connection and lends its type map; statements
+// go by our own loop over the protocol (see Send and Next), because one flush
+// of ours carries the application's statement and what frames it.
 type Conn struct {
-	socket net.Conn
-	slot   int32 // index in the pool's slots; written by the pool only
+	pgx    *pgx.Conn
+	pg     *pgconn.PgConn
+	fe     *pgproto3.Frontend
+	wire   *wire
+	socket net.Conn    // the connection under TLS, what Abort closes
+	status func(*Conn) // told when the server reports another role
+	hooks  *pgconn.Config
+
+	slot  int32  // index in the pool's slots; written by the pool only
+	epoch uint64 // generation of the pool; written by the pool only
+	born  time.Time
+
 	broken atomic.Bool
+	cause  atomic.Pointer[error] // why Abort was called
+
+	txStatus byte // of the last ReadyForQuery: 'I', 'T' or 'E'
+	owed     int  // ReadyForQuery messages that are still to come
+	dirty    bool // the session's state on the server was touched
+
+	deallocates bool // the session may have made or dropped prepared statements
+
+	inRecovery, readOnly bool // as the server reported last
+
+	prepared  map[string]*Prepared
+	capacity  int      // how many statements stay prepared
+	named     int      // names given so far
+	discarded []string // names to be closed with the next flush
+	helpers   helpers
+	builder   pgx.ExtendedQueryBuilder
+
+	describing *pgconn.StatementDescription // takes the parameter types while a statement is described
+	row        [][]byte                     // the row Next found
+
+	call  Call
+	watch watch
+
+	// Messages that are sent again and again.
+	parse    pgproto3.Parse
+	describe pgproto3.Describe
+	bind     pgproto3.Bind
+	execute  pgproto3.Execute
+	closing  pgproto3.Close
+	sync     pgproto3.Sync
+	query    pgproto3.Query
 }
 
+// DialOptions say how Dial makes a connection.
+type DialOptions struct {
+	Config   *pgx.ConnConfig // of exactly one node; not changed
+	Traffic  *Traffic        // counts the node's bytes
+	OnStatus func(*Conn)     // called by the holder's goroutine when the server reports another role; may be nil
+	// AfterConnect prepares a new session, and prepares it again after its
+	// state was reset. May be nil.
+	AfterConnect func(context.Context, *pgx.Conn) error
+	// StatementCapacity is how many statements stay prepared on the connection.
+	StatementCapacity int
+}
+
+// Dial makes a new, authenticated connection.
+func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
+	c := &Conn{
+		status:   o.OnStatus,
+		born:     time.Now(),
+		txStatus: 'I',
+		prepared: map[string]*Prepared{},
+		capacity: max(o.StatementCapacity, 1),
+	}
+	config := o.Config.Copy()
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		socket, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		w := newWire(socket, o.Traffic)
+		if c.pg == nil { // later calls are cancel requests of this connection
+			c.wire, c.socket = w, socket
+		}
+		return w, nil
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	c.pgx, c.pg, c.fe, c.hooks = conn, conn.PgConn(), conn.PgConn().Frontend(), &config.Config
+	c.inRecovery = c.pg.ParameterStatus("in_hot_standby") == "on"
+	c.readOnly = c.pg.ParameterStatus("default_transaction_read_only") == "on"
+	if o.AfterConnect != nil {
+		if err := o.AfterConnect(ctx, conn); err != nil {
+			c.Abort(err)
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Pgx returns the pgx connection underneath, for what only pgx can do: COPY,
+// large objects, the holder's own use. It must be idle when it is handed out
+// and when it comes back.
+func (c *Conn) Pgx() *pgx.Conn { return c.pgx }
+
+// TypeMap returns the connection's types, the application's own among them.
+func (c *Conn) TypeMap() *pgtype.Map { return c.pgx.TypeMap() }
+
+// TxStatus returns 'I' when idle, 'T' in a transaction, 'E' in a failed one.
+func (c *Conn) TxStatus() byte { return c.txStatus }
+
+// InRecovery reports whether the server said last that it is a hot standby.
+// PostgreSQL 14 and newer say so at connect and with the first response after a
+// change; an older one never does.
+func (c *Conn) InRecovery() bool { return c.inRecovery }
+
+// ReadOnly reports whether the server said last that transactions are read-only
+// by default (PostgreSQL 14 and newer).
+func (c *Conn) ReadOnly() bool { return c.readOnly }
+
+// Dirty notes that the session's state on the server was touched: before
+// anybody else uses the connection it is reset.
+func (c *Conn) Dirty() { c.dirty = true }
+
+// DirtyStatements notes that the session made or dropped prepared statements of
+// its own.
+func (c *Conn) DirtyStatements() { c.dirty, c.deallocates = true, true }
+
+// Clean reports whether the connection can be given to the next session as it
+// is: nothing owed, no transaction open, no state touched.
+func (c *Conn) Clean() bool {
+	return c.owed == 0 && c.txStatus == 'I' && !c.dirty
+}
+
+// Born returns when the connection was made.
+func (c *Conn) Born() time.Time { return c.born }
+
+// PID returns the server process's id.
+func (c *Conn) PID() uint32 { return c.pg.PID() }
+
 // Abort closes the socket at once: whoever is reading from the connection gets
-// an error. It is safe to call from any goroutine, and more than once.
-func (c *Conn) Abort() {
-	if c.broken.CompareAndSwap(false, true) && c.socket != nil {
+// an error that wraps cause. It is safe to call from any goroutine, and more
+// than once; the first cause counts.
+func (c *Conn) Abort(cause error) {
+	if !c.broken.CompareAndSwap(false, true) {
+		return
+	}
+	if cause != nil {
+		c.cause.Store(&cause)
+	}
+	if c.socket != nil {
 		c.socket.Close() //nolint:errcheck // the connection is given up
 	}
 }
 
 // Close says goodbye to the server and closes the socket. The holder calls it.
-func (c *Conn) Close() { c.Abort() }
+func (c *Conn) Close() {
+	if c.fe != nil && !c.broken.Load() && c.owed == 0 {
+		c.socket.SetDeadline(time.Now().Add(goodbye)) //nolint:errcheck // the write below fails instead
+		c.fe.Send(&pgproto3.Terminate{})
+		c.fe.Flush() //nolint:errcheck // a lost goodbye is no harm: the server sees the end of the stream
+	}
+	c.Abort(nil)
+}
+
+// goodbye bounds the last write of a connection.
+const goodbye = 100 * time.Millisecond
 
 // Usable reports whether the connection may serve another statement: it was
-// not aborted, and no error or end of stream waits in its socket.
-func (c *Conn) Usable() bool { return !c.broken.Load() }
+// not aborted, and no last words and no end of stream wait in its socket.
+func (c *Conn) Usable() bool {
+	return !c.broken.Load() && (c.wire == nil || c.wire.peek.quiet())
+}
+
+// watch interrupts reads and writes when the context of a call ends.
+type watch struct {
+	mu    sync.Mutex
+	armed bool // guarded by mu; a call is under way
+	fired bool // guarded by mu; the socket's deadline is in the past
+	stop  func() bool
+}
+
+// arm makes the end of ctx interrupt the connection until disarm.
+func (c *Conn) arm(ctx context.Context) {
+	if ctx.Done() == nil {
+		return
+	}
+	c.watch.mu.Lock()
+	c.watch.armed = true
+	c.watch.mu.Unlock()
+	c.watch.stop = context.AfterFunc(ctx, c.interrupt)
+}
+
+// interrupt wakes whoever waits for the socket.
+func (c *Conn) interrupt() {
+	c.watch.mu.Lock()
+	defer c.watch.mu.Unlock()
+	if c.watch.armed {
+		c.watch.fired = true
+		c.socket.SetDeadline(longAgo) //nolint:errcheck // a closed socket is awake already
+	}
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// disarm ends what arm began.
+func (c *Conn) disarm() {
+	if c.watch.stop == nil {
+		return
+	}
+	c.watch.stop()
+	c.watch.stop = nil
+	c.watch.mu.Lock()
+	defer c.watch.mu.Unlock()
+	c.watch.armed = false
+	if c.watch.fired {
+		c.watch.fired = false
+		c.socket.SetDeadline(time.Time{}) //nolint:errcheck // a closed socket fails at its next use
+	}
+}

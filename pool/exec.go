@@ -1,0 +1,264 @@
+package pool
+
+import (
+	"context"
+	"slices"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// Event is what Next found.
+type Event uint8
+
+const (
+	// EventEnd means the whole call was answered; the connection owes nothing.
+	EventEnd Event = iota
+	// EventRow means Row holds a row of the application's statement.
+	EventRow
+	// EventResult means a new result of a Text begins; Fields describes it.
+	EventResult
+)
+
+// Next reads until there is something for the application. An error of the
+// server is not an error of Next: it is in the call's Err at EventEnd. An error
+// of Next is a *[LostError], or an *[InterruptedError] when ctx, the one given
+// to Send, ended.
+func (c *Conn) Next(ctx context.Context) (Event, error) {
+	for {
+		msg, err := c.fe.Receive()
+		if err != nil {
+			return EventEnd, c.failure(ctx, err)
+		}
+		switch m := msg.(type) {
+		case *pgproto3.DataRow:
+			if c.takeRow(m) {
+				return EventRow, nil
+			}
+		case *pgproto3.RowDescription:
+			c.call.Fields = fieldDescriptions(m)
+			if c.current().kind == stepSimple {
+				return EventResult, nil
+			}
+		case *pgproto3.ReadyForQuery:
+			if c.takeReady(m) {
+				c.disarm()
+				return EventEnd, nil
+			}
+		default:
+			if err := c.take(msg); err != nil {
+				c.Abort(err)
+				return EventEnd, c.failure(ctx, err)
+			}
+		}
+	}
+}
+
+// Drain reads the call to its end and drops the rows.
+func (c *Conn) Drain(ctx context.Context) error {
+	for {
+		event, err := c.Next(ctx)
+		if err != nil || event == EventEnd {
+			return err
+		}
+	}
+}
+
+// Row returns the row that Next found. It is valid until the next call of Next.
+func (c *Conn) Row() [][]byte { return c.row }
+
+// current returns the step whose answer is awaited.
+func (c *Conn) current() step {
+	if c.call.at >= c.call.n {
+		return step{kind: stepSync}
+	}
+	return c.call.steps[c.call.at]
+}
+
+// takeRow sorts a row and reports whether it is the application's.
+func (c *Conn) takeRow(m *pgproto3.DataRow) bool {
+	switch s := c.current(); s.kind {
+	case stepHelper:
+		c.takeHelperRow(s.helper, m.Values)
+		return false
+	case stepMain, stepSimple:
+		c.row = m.Values
+		return true
+	case stepBegin, stepSync:
+	}
+	return false
+}
+
+// takeReady passes a Sync and reports whether it was the last one.
+func (c *Conn) takeReady(m *pgproto3.ReadyForQuery) bool {
+	c.txStatus = m.TxStatus
+	c.owed--
+	r := &c.call
+	for r.at < r.n {
+		kind := r.steps[r.at].kind
+		r.at++
+		if kind >= stepSync {
+			break
+		}
+	}
+	return c.owed == 0
+}
+
+// take handles every other message.
+func (c *Conn) take(msg pgproto3.BackendMessage) error {
+	switch m := msg.(type) {
+	case *pgproto3.CommandComplete:
+		c.takeComplete(m.CommandTag)
+	case *pgproto3.EmptyQueryResponse:
+		c.takeComplete(nil)
+	case *pgproto3.ParseComplete:
+		c.takeParsed()
+	case *pgproto3.ErrorResponse:
+		c.takeError(m)
+	case *pgproto3.NoticeResponse:
+		c.takeNotice(m)
+	case *pgproto3.ParameterStatus:
+		c.takeStatus(m)
+	case *pgproto3.ParameterDescription:
+		if c.describing != nil {
+			c.describing.ParamOIDs = slices.Clone(m.ParameterOIDs)
+		}
+	case *pgproto3.NotificationResponse:
+		if c.hooks.OnNotification != nil {
+			c.hooks.OnNotification(c.pg, &pgconn.Notification{PID: m.PID, Channel: m.Channel, Payload: m.Payload})
+		}
+	case *pgproto3.CopyInResponse, *pgproto3.CopyOutResponse, *pgproto3.CopyBothResponse:
+		return ErrCopy
+	}
+	return nil
+}
+
+// takeComplete passes a statement that was executed to its end.
+func (c *Conn) takeComplete(tag []byte) {
+	r := &c.call
+	switch s := c.current(); s.kind {
+	case stepMain:
+		r.Completed, r.Affected = true, affected(tag)
+		r.at++
+	case stepSimple:
+		r.Completed, r.Affected = true, affected(tag)
+	case stepHelper:
+		if s.helper == r.End {
+			r.EndTag = endTag(tag)
+		}
+		r.at++
+	case stepBegin:
+		r.at++
+	case stepSync:
+	}
+}
+
+// takeParsed notes that a helper is prepared.
+func (c *Conn) takeParsed() {
+	if s := c.current(); s.kind == stepHelper {
+		c.helpers.names[s.helper] = c.call.parsing[s.helper]
+	}
+}
+
+// takeError keeps the first error; the server skips to the next Sync.
+func (c *Conn) takeError(m *pgproto3.ErrorResponse) {
+	r := &c.call
+	if r.Err == nil {
+		r.Err, r.ErrAt = pgconn.ErrorResponseToPgError(m), r.stage()
+	}
+	for r.at < r.n && r.steps[r.at].kind < stepSync {
+		r.at++
+	}
+	if m.Severity == "FATAL" || m.SeverityUnlocalized == "FATAL" || m.SeverityUnlocalized == "PANIC" {
+		r.Fatal = true
+	}
+}
+
+// stage says to which part of the call the current step belongs.
+func (r *Call) stage() Stage {
+	for i := range r.n {
+		if kind := r.steps[i].kind; kind == stepMain || kind == stepSimple {
+			switch {
+			case r.at < i:
+				return StageBefore
+			case r.at == i:
+				return StageMain
+			default:
+				return StageAfter
+			}
+		}
+	}
+	return StageAfter
+}
+
+// takeNotice looks for the two warnings that change what a success means.
+func (c *Conn) takeNotice(m *pgproto3.NoticeResponse) {
+	// "The transaction has already committed locally, but might not have been
+	// replicated to the standby": syncrep.c, with 57P01 when the session is
+	// terminated and with 01000 when the wait was cancelled. Its text is
+	// translated, the name of the routine is not.
+	if m.Routine == "SyncRepWaitForLSN" {
+		c.call.Warned = true
+	}
+	if c.hooks.OnNotice != nil {
+		c.hooks.OnNotice(c.pg, (*pgconn.Notice)(pgconn.ErrorResponseToPgError((*pgproto3.ErrorResponse)(m))))
+	}
+}
+
+// takeStatus notes a change of role.
+func (c *Conn) takeStatus(m *pgproto3.ParameterStatus) {
+	switch m.Name {
+	case "in_hot_standby":
+		c.inRecovery = m.Value == "on"
+	case "default_transaction_read_only":
+		c.readOnly = m.Value == "on"
+	default:
+		return
+	}
+	if c.status != nil {
+		c.status(c)
+	}
+}
+
+// affected reads the count at the end of a command tag, such as UPDATE 3 or
+// INSERT 0 1; 0 if there is none.
+func affected(tag []byte) int64 {
+	n, scale := int64(0), int64(1)
+	for i := len(tag) - 1; i >= 0; i-- {
+		d := tag[i]
+		if d == ' ' && scale > 1 {
+			return n
+		}
+		if d < '0' || d > '9' {
+			return 0
+		}
+		n += int64(d-'0') * scale
+		scale *= 10
+	}
+	return 0
+}
+
+// endTag returns the tag of a COMMIT or ROLLBACK without allocating.
+func endTag(tag []byte) string {
+	if string(tag) == "COMMIT" {
+		return "COMMIT"
+	}
+	return "ROLLBACK"
+}
+
+// fieldDescriptions copies what the message lends.
+func fieldDescriptions(m *pgproto3.RowDescription) []pgconn.FieldDescription {
+	fields := make([]pgconn.FieldDescription, len(m.Fields))
+	for i, f := range m.Fields {
+		fields[i] = pgconn.FieldDescription{
+			Name:                 string(f.Name),
+			TableOID:             f.TableOID,
+			TableAttributeNumber: f.TableAttributeNumber,
+			DataTypeOID:          f.DataTypeOID,
+			DataTypeSize:         f.DataTypeSize,
+			TypeModifier:         f.TypeModifier,
+			Format:               f.Format,
+		}
+	}
+	return fields
+}

@@ -1,0 +1,116 @@
+package pool
+
+import (
+	"encoding/binary"
+	"strconv"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/heliosdb/helios/wal"
+)
+
+// A Helper is a statement of the driver's own that travels in the same flush
+// as the application's statement, so that it costs no round trip. It is
+// prepared on first use in that flush as well.
+type Helper uint8
+
+const (
+	// HelperNone is no helper.
+	HelperNone Helper = iota
+	// HelperPosition asks how much of the cluster's WAL a query on this node
+	// sees. In front of a read it proves, or disproves, that the read sees a
+	// write. It must take its snapshot before the read does, never after.
+	HelperPosition
+	// HelperCommitted asks for the position of a commit that came before it.
+	HelperCommitted
+	// HelperDurability asks how the transaction that is about to commit will
+	// do so. Only the transaction itself knows: SET LOCAL is gone after it.
+	HelperDurability
+	// HelperBegin, HelperCommit and HelperRollback frame a transaction.
+	HelperBegin
+	// HelperCommit ends the transaction.
+	HelperCommit
+	// HelperRollback gives the transaction up.
+	HelperRollback
+
+	helperCount
+)
+
+// helperSQL names everything with its schema: a search_path of the application
+// cannot put a function of its own in the way.
+var helperSQL = [helperCount]string{
+	HelperPosition: `SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN pg_catalog.pg_is_in_recovery()` +
+		` THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END`,
+	HelperCommitted: `SELECT pg_catalog.pg_current_wal_flush_lsn(), pg_catalog.pg_current_wal_insert_lsn(),` +
+		` pg_catalog.current_setting('synchronous_commit'), pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())`,
+	HelperDurability: `SELECT pg_catalog.current_setting('synchronous_commit')`,
+	HelperBegin:      `BEGIN`,
+	HelperCommit:     `COMMIT`,
+	HelperRollback:   `ROLLBACK`,
+}
+
+// helpers is what a connection knows about its helpers.
+type helpers struct {
+	names      [helperCount]string // "" until prepared
+	generation int                 // counts how often the names were forgotten
+}
+
+// binary asks for every column of a result in binary.
+var binaryFormat = []int16{1}
+
+// sendHelper adds the messages of helper h to the flush.
+func (c *Conn) sendHelper(h Helper) {
+	name := c.helpers.names[h]
+	if name == "" {
+		name = "helios_h" + strconv.Itoa(int(h)) + "_" + strconv.Itoa(c.helpers.generation)
+		c.parse = pgproto3.Parse{Name: name, Query: helperSQL[h]}
+		c.fe.SendParse(&c.parse)
+		c.call.parsing[h] = name
+	}
+	c.bind = pgproto3.Bind{PreparedStatement: name, ResultFormatCodes: binaryFormat}
+	c.fe.SendBind(&c.bind)
+	c.execute = pgproto3.Execute{}
+	c.fe.SendExecute(&c.execute)
+}
+
+// takeHelperRow keeps what a helper answered.
+func (c *Conn) takeHelperRow(h Helper, row [][]byte) {
+	switch h {
+	case HelperPosition:
+		if len(row) == 2 && len(row[0]) == 1 {
+			c.call.Recovering = row[0][0] != 0
+			c.call.Position = binaryLSN(row[1])
+			c.call.HasPosition = true
+		}
+	case HelperCommitted:
+		if len(row) == 4 {
+			c.call.committed(row)
+		}
+	case HelperDurability:
+		c.call.relaxed = len(row) == 1 && string(row[0]) == "off"
+	case HelperNone, HelperBegin, HelperCommit, HelperRollback, helperCount:
+	}
+}
+
+// committed reads the answer of HelperCommitted. The flush position is exact
+// where the commit waited for its flush; where it did not, only the insert
+// position is surely behind the commit record.
+func (r *Call) committed(row [][]byte) {
+	r.CommitLSN = binaryLSN(row[0])
+	if r.relaxed || string(row[2]) == "off" {
+		r.CommitLSN = binaryLSN(row[1]).EndOfRecord(r.SegmentSize)
+	}
+	if len(row[3]) >= 8 {
+		if tli, err := strconv.ParseUint(string(row[3][:8]), 16, 32); err == nil {
+			r.CommitTimeline = wal.Timeline(tli)
+		}
+	}
+}
+
+// binaryLSN reads the binary form of a pg_lsn; NULL is no position.
+func binaryLSN(b []byte) wal.LSN {
+	if len(b) != 8 {
+		return 0
+	}
+	return wal.LSN(binary.BigEndian.Uint64(b))
+}
