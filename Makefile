@@ -1,0 +1,90 @@
+# helios: what a person types. Each recipe is short; the work is in scripts/.
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS   += --no-print-directory
+
+# What may be set from outside, as in `make fuzz FUZZTIME=5m PKG=./router`.
+PKG      ?= ./...
+RUN      ?=
+TIMEOUT  ?= 20m
+FUZZTIME ?= 30s
+BENCH    ?= .
+COUNT    ?= 6
+
+export PKG RUN TIMEOUT FUZZTIME
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install PostgreSQL by this machine's package manager, if there is none
+	@scripts/setup
+
+.PHONY: build
+build: ## compile everything; the binary is bin/helios
+	go build ./...
+	@if [ -d cmd/helios ] && ls cmd/helios/*.go >/dev/null 2>&1; then go build -o bin/ ./cmd/helios; fi
+
+.PHONY: demo
+demo: ## start a cluster on this machine, break it, and watch
+	@scripts/setup
+	@HELIOS_PG_BIN="$$(scripts/postgres-bin)" go run ./cmd/helios demo
+
+.PHONY: test
+test: ## run every test with the race detector (PKG=, RUN=, TIMEOUT=)
+	@scripts/test
+
+.PHONY: check
+check: fmt-check tidy vet lint house fuzz-short ## format, tidy, vet, lint, house rules, short fuzz; changes nothing
+
+.PHONY: ci
+ci: ## check and test, both even if the first one fails
+	@status=0; \
+	$(MAKE) -k check || status=1; \
+	$(MAKE) test || status=1; \
+	if [ $$status != 0 ]; then echo "ci: failed; make check and make test say what above" >&2; fi; \
+	exit $$status
+
+.PHONY: bench
+bench: ## run the benchmarks (PKG=, BENCH=, COUNT=); compare two outputs with benchstat
+	@HELIOS_PG_BIN="$$(scripts/postgres-bin || true)" go test -run='^$$' -bench='$(BENCH)' -benchmem -count=$(COUNT) -timeout=2h $(PKG)
+
+.PHONY: fuzz
+fuzz: ## fuzz every target for FUZZTIME (30s)
+	@scripts/fuzz
+
+.PHONY: lint
+lint: ## run golangci-lint (PKG=)
+	@"$$(scripts/tools)/golangci-lint" run $(PKG)
+
+.PHONY: fmt
+fmt: ## rewrite the sources as gofumpt and goimports want them
+	@"$$(scripts/tools)/golangci-lint" fmt
+
+.PHONY: docs
+docs: ## rewrite what the documentation takes from the code
+	go test -count=1 ./internal/lint -rewrite
+
+.PHONY: fmt-check
+fmt-check:
+	@"$$(scripts/tools)/golangci-lint" fmt --diff-colored=false --diff || { echo "format: run make fmt" >&2; exit 1; }
+
+.PHONY: tidy
+tidy:
+	@go mod tidy -diff || { echo "tidy: go.mod or go.sum is not what go mod tidy makes of them" >&2; exit 1; }
+
+.PHONY: vet
+vet:
+	@go vet ./...
+
+.PHONY: house
+house:
+	@go test -count=1 ./internal/lint
+
+.PHONY: fuzz-short
+fuzz-short:
+	@FUZZTIME=3s scripts/fuzz
