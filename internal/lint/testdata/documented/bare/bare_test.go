@@ -1,0 +1,2 @@
+// Package bare is documented by its test only.
+package bare

@@ -1,0 +1,2 @@
+// Command command says what it is for.
+package main

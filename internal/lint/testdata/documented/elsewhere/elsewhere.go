@@ -1,0 +1,2 @@
+// Package elsewhere has its comment where nobody looks for it.
+package elsewhere

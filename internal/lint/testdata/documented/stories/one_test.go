@@ -1,0 +1,2 @@
+// Package stories holds tests only.
+package stories

@@ -1,0 +1,7 @@
+package library
+
+import "os"
+
+func main() {
+	os.Exit(1)
+}

@@ -1,0 +1,5 @@
+package worker
+
+func startInTest(work func()) {
+	go work()
+}

@@ -1,0 +1,7 @@
+package later
+
+// TODO: write this.
+func later() {}
+
+// todoList is not a note, nor is SQLSTATE XX000 or mktemp XXXXXX.
+var todoList []string

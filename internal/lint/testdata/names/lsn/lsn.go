@@ -1,0 +1,3 @@
+package lsn
+
+var util, types, helper int

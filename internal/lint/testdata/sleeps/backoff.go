@@ -1,0 +1,7 @@
+package sleeps
+
+import "time"
+
+func backOff() {
+	time.Sleep(time.Millisecond)
+}

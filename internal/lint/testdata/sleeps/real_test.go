@@ -1,0 +1,7 @@
+package sleeps
+
+import "time"
+
+func wait() {
+	time.Sleep(time.Second)
+}
