@@ -10,7 +10,8 @@ import (
 type Role uint8
 
 const (
-	// RoleUnknown means the node has not answered yet.
+	// RoleUnknown means the node has not answered yet, or what it said has been
+	// refuted since: a supposed primary refused a write.
 	RoleUnknown Role = iota
 	// RolePrimary means the node is not in recovery.
 	RolePrimary
@@ -30,9 +31,36 @@ const (
 	StateDown
 	// StateRefused means the node answers but must not be used: it belongs to
 	// another cluster, is a primary of an older timeline, one of two primaries,
-	// or a replica past the fork. Reason says which.
+	// a replica past the fork, or another node under a second name. Reason says
+	// which.
 	StateRefused
 )
+
+// String returns the role as people read it: primary, replica or unknown.
+func (r Role) String() string {
+	switch r {
+	case RolePrimary:
+		return "primary"
+	case RoleReplica:
+		return "replica"
+	case RoleUnknown:
+	}
+	return "unknown"
+}
+
+// String returns the state as people read it: up, down, refused or unknown.
+func (s State) String() string {
+	switch s {
+	case StateUp:
+		return "up"
+	case StateDown:
+		return "down"
+	case StateRefused:
+		return "refused"
+	case StateUnknown:
+	}
+	return "unknown"
+}
 
 // Node is one PostgreSQL server as last seen. It is a value: a copy is a
 // picture of its own.
@@ -43,10 +71,10 @@ type Node struct {
 
 	Role   Role
 	State  State
-	Reason string // why State is Down or Refused, for people; "" otherwise
+	Reason string // why the node is down, refused, or up without taking writes, for people; else ""
 
 	SystemID   uint64        // PostgreSQL's system identifier; 0 if not known
-	Timeline   wal.Timeline  // 0 if not known
+	Timeline   wal.Timeline  // of a replica, the highest that is proven (see TimelineLSN); 0 if not known
 	CurrentLSN wal.LSN       // primary: WAL written so far; 0 on a replica
 	ReceiveLSN wal.LSN       // replica: WAL received so far, greatest(receive, replay)
 	ReplayLSN  wal.LSN       // highest position this node's queries can see
@@ -56,11 +84,32 @@ type Node struct {
 	RTT        time.Duration // round trip of the last probe
 	Version    int           // server_version_num, such as 150018
 	SeenAt     time.Time     // when the node last answered
+
+	// TimelineLSN is the highest position for which it is proven that the node
+	// has what Timeline wrote. A replica that has replayed beyond it may be
+	// following a newer timeline, and may as well stand past a fork. An ordinary
+	// user learns a replica's timeline late, see package watch.
+	TimelineLSN wal.LSN
+	// StartedAt is when the node's postmaster started, on the node's own clock.
+	// Two names with one system identifier and one start are one server.
+	StartedAt time.Time
+
+	heardAt  time.Time   // when the newest accepted observation arrived, failed ones included
+	doubted  time.Time   // when Doubt was cast; what was asked before does not lift it
+	settings Settings    // as the node last told
+	told     wal.History // the beginnings of timelines the node has told of
+	split    bool        // was one of two primaries on one timeline, and has not said otherwise
 }
+
+// OnTimeline reports whether everything the node shows is proven to lie in the
+// past of timeline t, as far as the node's own timeline says: only then do the
+// node's positions compare with positions of t by LSN alone.
+func (n *Node) OnTimeline(t wal.Timeline) bool { return t != 0 && n.Timeline == t }
 
 // Observation is what one look at one node found. Sources are the prober, the
 // companion's stream, and the error or parameter status of an ordinary
-// statement.
+// statement. A zero field means "not known": what was known before then stays,
+// as far as the role allows.
 type Observation struct {
 	Node string    // Node.Name
 	At   time.Time // when the answer arrived, on the observer's clock
@@ -77,6 +126,10 @@ type Observation struct {
 	RTT        time.Duration
 	Version    int
 	Settings   Settings
+
+	History     wal.History // more beginnings of timelines, if the node told
+	TimelineLSN wal.LSN     // as in Node; 0 means that Timeline holds for all the node shows
+	StartedAt   time.Time   // as in Node
 }
 
 // Settings are the server settings that decide how the driver talks to a

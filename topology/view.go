@@ -1,6 +1,10 @@
 package topology
 
-import "github.com/heliosdb/helios/wal"
+import (
+	"slices"
+
+	"github.com/heliosdb/helios/wal"
+)
 
 // View is a picture of the whole cluster at one moment. It is immutable once
 // published and safe for concurrent use.
@@ -14,4 +18,15 @@ type View struct {
 	Primary  int          // index in Nodes of the primary that takes writes; -1 if there is none
 	Split    bool         // two primaries on one timeline: writes are refused
 	Settled  bool         // every node has answered or failed at least once
+
+	// LastPrimary is the index in Nodes of the node that was last seen as the
+	// primary of Timeline, whatever its state is now; -1 if there is none or
+	// Split. It is the node to try when all nodes seem down.
+	LastPrimary int
+}
+
+// Index returns the index in Nodes of the node with that name; -1 if there is
+// none.
+func (v *View) Index(name string) int {
+	return slices.IndexFunc(v.Nodes, func(n Node) bool { return n.Name == name })
 }

@@ -90,3 +90,26 @@ func (h History) Holds(p Position, now Timeline) Verdict {
 	// on a timeline in between that nobody has described.
 	return Undecided
 }
+
+// Merge returns h with all of other added. Where both know a beginning of the
+// same timeline and disagree, the lower one counts: what is not in both pasts
+// is not surely kept.
+func (h History) Merge(other History) History {
+	for _, s := range other {
+		if at, ok := h.Begin(s.Timeline); ok && at <= s.LSN {
+			continue
+		}
+		h = h.With(s)
+	}
+	return h
+}
+
+// Begin returns where timeline t began, and false if that is not known.
+func (h History) Begin(t Timeline) (LSN, bool) {
+	for _, s := range h {
+		if s.Timeline == t {
+			return s.LSN, true
+		}
+	}
+	return 0, false
+}
