@@ -62,8 +62,8 @@ lint: ## run golangci-lint (PKG=)
 	@"$$(scripts/tools)/golangci-lint" run $(PKG)
 
 .PHONY: fmt
-fmt: ## rewrite the sources as gofumpt and goimports want them
-	@"$$(scripts/tools)/golangci-lint" fmt
+fmt: ## rewrite the sources as gofumpt and goimports want them (PKG=)
+	@"$$(scripts/tools)/golangci-lint" fmt $(PKG:%/...=%)
 
 .PHONY: docs
 docs: ## rewrite what the documentation takes from the code

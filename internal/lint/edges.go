@@ -2,6 +2,7 @@ package lint
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,9 +24,9 @@ type Package struct {
 }
 
 // Packages lists the module at root and all that its packages are compiled with.
-func Packages(root string) ([]Package, error) {
+func Packages(ctx context.Context, root string) ([]Package, error) {
 	// -e: a package that does not build has imports nevertheless.
-	cmd := exec.Command("go", "list", "-e", "-deps", "-json=ImportPath,Standard,Imports,Deps", "./...")
+	cmd := exec.CommandContext(ctx, "go", "list", "-e", "-deps", "-json=ImportPath,Standard,Imports,Deps", "./...")
 	cmd.Dir = root
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -25,7 +25,7 @@ func TestEveryRuleHoldsInThisHouse(t *testing.T) {
 }
 
 func TestImportsPointDown(t *testing.T) {
-	packages, err := Packages(root)
+	packages, err := Packages(t.Context(), root)
 	if err != nil {
 		t.Fatal(err)
 	}
