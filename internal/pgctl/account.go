@@ -1,0 +1,137 @@
+package pgctl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// account is the user that servers run as and that owns their files.
+type account struct {
+	uid, gid int
+	change   bool // this process is root and has to become that user
+}
+
+// serverUser returns this process's own user, or for root the user postgres,
+// else nobody: PostgreSQL refuses to run as root.
+var serverUser = sync.OnceValues(func() (account, error) {
+	if os.Geteuid() != 0 {
+		return account{uid: os.Getuid(), gid: os.Getgid()}, nil
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		u, err = user.Lookup("nobody")
+	}
+	if err != nil {
+		return account{}, fmt.Errorf("pgctl: root cannot run a server, and there is neither a user postgres nor nobody: %w", err)
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return account{}, err
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	if err != nil {
+		return account{}, err
+	}
+	return account{uid: uid, gid: gid, change: true}, nil
+})
+
+// MakeTempDir makes a directory under the system's temporary directory that the
+// server's user owns and can reach, which is not so below testing.T.TempDir for
+// a process of root. The caller removes it.
+//
+// Unix sockets inside have paths short enough for every system's limit.
+func MakeTempDir(pattern string) (string, error) {
+	owner, err := serverUser()
+	if err != nil {
+		return "", err
+	}
+	root := os.TempDir()
+	if len(root) > 50 {
+		root = "/tmp" // sun_path holds 104 bytes on macOS
+	}
+	dir, err := os.MkdirTemp(root, pattern)
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(os.Chmod(dir, 0o755), owner.own(dir)); err != nil {
+		return "", errors.Join(err, os.Remove(dir))
+	}
+	return dir, nil
+}
+
+// own gives path to the server's user.
+func (a account) own(path string) error {
+	if !a.change {
+		return nil
+	}
+	return os.Chown(path, a.uid, a.gid)
+}
+
+// mkdir makes dir for the server's user; one that exists is left as it is.
+func (a account) mkdir(dir string, mode fs.FileMode) error {
+	switch err := os.Mkdir(dir, mode); {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return a.own(dir)
+}
+
+// writeFile replaces a file whole: a server never reads half of it.
+func (a account) writeFile(path, content string) error {
+	next := path + ".new"
+	if err := os.WriteFile(next, []byte(content), 0o600); err != nil {
+		return err
+	}
+	return errors.Join(a.own(next), os.Rename(next, path))
+}
+
+// prepare makes cmd run as the server's user, in the language errors are
+// recognised in, untouched by the PG* variables meant for clients.
+func (a account) prepare(cmd *exec.Cmd) {
+	// An interrupt typed at the terminal is for us, who then stop the server.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if a.change {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)}
+	}
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "PG") && !strings.HasPrefix(kv, "LC_") && !strings.HasPrefix(kv, "LANG") {
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	cmd.Env = append(cmd.Env, "LC_ALL=C")
+	if cmd.Dir == "" {
+		cmd.Dir = "/" // the caller's own may be closed to the server's user
+	}
+}
+
+// output runs a program to its end and returns what it printed. The error
+// quotes what it said on standard error.
+func (a account) output(ctx context.Context, program string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	a.prepare(cmd)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = time.Second // a child of a killed tool may hold the pipes
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", filepath.Base(program), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}

@@ -1,0 +1,167 @@
+package pgctl
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// settleTimeout bounds how long signalled processes may take to stop running.
+// It is reached only by one that the kernel keeps in an uninterruptible call.
+const settleTimeout = 5 * time.Second
+
+// process is a child of this process, and the children it has.
+type process struct {
+	pid     int
+	handle  *os.Process
+	err     error         // how it ended; set before done is closed
+	done    chan struct{} // closed when the child has been waited for
+	running sync.WaitGroup
+}
+
+// startProcess starts cmd and waits for it in the background. One thread starts
+// it and stays until its end: the kernel sends the signal of Pdeathsig when the
+// starting thread goes away, not only when the whole parent does.
+func startProcess(cmd *exec.Cmd) (*process, error) {
+	p := &process{done: make(chan struct{})}
+	started := make(chan error, 1)
+	p.running.Go(func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(p.done)
+		err := cmd.Start()
+		if err == nil {
+			p.handle, p.pid = cmd.Process, cmd.Process.Pid
+		}
+		started <- err
+		if err == nil {
+			p.err = cmd.Wait()
+		}
+	})
+	return p, <-started
+}
+
+// alive reports whether the child has not been waited for yet.
+func (p *process) alive() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// signal sends sig to the child alone. One that has ended gets nothing and is
+// not an error.
+func (p *process) signal(sig os.Signal) error {
+	if err := p.handle.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
+
+// freeze stops the child and everything it started. Each look at the processes
+// may find some that were forked before their parent stood still, so it looks
+// until all stand.
+func (p *process) freeze() ([]proc, error) {
+	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(100 * time.Microsecond) {
+		tree, err := processTree(p.pid)
+		if err != nil {
+			return nil, err
+		}
+		still := true
+		for _, q := range tree {
+			if q.runs() {
+				still = false
+				if err := sendSignal(q.pid, syscall.SIGSTOP); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if still {
+			return tree, nil
+		}
+		if time.Now().After(deadline) {
+			return tree, fmt.Errorf("pgctl: processes of postmaster %d still run %v after SIGSTOP", p.pid, settleTimeout)
+		}
+	}
+}
+
+// thaw lets everything stopped by freeze run again.
+func (p *process) thaw() error {
+	tree, err := processTree(p.pid)
+	if err != nil {
+		return err
+	}
+	for _, q := range tree {
+		err = errors.Join(err, sendSignal(q.pid, syscall.SIGCONT))
+	}
+	return err
+}
+
+// killTree ends the child and everything it started, so that none of them can
+// do anything after the first has died. When it returns all are dead.
+func (p *process) killTree() error {
+	if !p.alive() {
+		return nil
+	}
+	tree, err := p.freeze()
+	for _, q := range tree {
+		if q.pid != p.pid {
+			err = errors.Join(err, sendSignal(q.pid, syscall.SIGKILL))
+		}
+	}
+	// As long as their parent stands still nobody reaps the children, and their
+	// numbers cannot be given to others.
+	err = errors.Join(err, p.awaitOrphans(), p.signal(syscall.SIGKILL))
+	p.running.Wait()
+	return err
+}
+
+// awaitOrphans returns when nothing below the child is alive any more.
+func (p *process) awaitOrphans() error {
+	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(100 * time.Microsecond) {
+		tree, err := processTree(p.pid)
+		if err != nil {
+			return err
+		}
+		if !anyAlive(tree, p.pid) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("pgctl: children of postmaster %d live %v after SIGKILL", p.pid, settleTimeout)
+		}
+	}
+}
+
+// anyAlive reports whether tree holds a living process besides root.
+func anyAlive(tree []proc, root int) bool {
+	for _, q := range tree {
+		if q.pid != root && !q.dead() {
+			return true
+		}
+	}
+	return false
+}
+
+// sendSignal treats a process that is gone as done.
+func sendSignal(pid int, sig syscall.Signal) error {
+	if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("pgctl: %v to process %d: %w", sig, pid, err)
+	}
+	return nil
+}
+
+// proc is one process as the kernel shows it.
+type proc struct {
+	pid, parent int
+	state       byte // as ps prints it: R, S, D, T, Z, …
+}
+
+func (q proc) runs() bool { return !q.dead() && q.state != 'T' && q.state != 't' }
+func (q proc) dead() bool { return q.state == 'Z' || q.state == 'X' }

@@ -1,0 +1,64 @@
+package pgctl
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// dieWithParent asks the kernel for an immediate shutdown (SIGQUIT) of the
+// server when this process is gone, however it went.
+func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGQUIT }
+
+// processTree returns root and all that descend from it, root first. A process
+// that ends meanwhile is left out.
+func processTree(root int) ([]proc, error) {
+	q, ok, err := readProc(root)
+	if err != nil || !ok {
+		return nil, err
+	}
+	tree := []proc{q}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", root, root))
+	if err != nil && !gone(err) {
+		return nil, err
+	}
+	for _, field := range strings.Fields(string(children)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, err
+		}
+		below, err := processTree(pid)
+		if err != nil {
+			return nil, err
+		}
+		tree = append(tree, below...)
+	}
+	return tree, nil
+}
+
+// readProc reads one process's state and parent; ok is false if it is gone.
+func readProc(pid int) (q proc, ok bool, err error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if gone(err) {
+		return proc{}, false, nil
+	}
+	if err != nil {
+		return proc{}, false, err
+	}
+	q = proc{pid: pid}
+	// The name stands in parentheses and may hold any byte, even ')'.
+	rest := stat[bytes.LastIndexByte(stat, ')')+1:]
+	if _, err := fmt.Sscanf(string(rest), " %c %d", &q.state, &q.parent); err != nil {
+		return proc{}, false, fmt.Errorf("pgctl: cannot read %q: %w", stat, err)
+	}
+	return q, true, nil
+}
+
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
+}

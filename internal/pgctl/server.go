@@ -1,0 +1,234 @@
+package pgctl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// StopMode says what a stopping server does with its sessions.
+type StopMode uint8
+
+const (
+	// Smart waits until every client has left.
+	Smart StopMode = iota
+	// Fast ends the sessions, writes a checkpoint and lets standbys receive all.
+	Fast
+	// Immediate ends all processes at once; the next start recovers from WAL.
+	Immediate
+)
+
+// signal returns what the postmaster understands as m.
+func (m StopMode) signal() syscall.Signal {
+	switch m {
+	case Smart:
+		return syscall.SIGTERM
+	case Fast:
+		return syscall.SIGINT
+	case Immediate:
+		return syscall.SIGQUIT
+	}
+	panic(fmt.Sprintf("pgctl: stop mode %d", m))
+}
+
+// Start starts the server and returns when it accepts connections. If it ends
+// instead, the error quotes the end of its log. If ctx ends first, the server
+// is killed.
+func (i *Instance) Start(ctx context.Context) error {
+	i.control.Lock()
+	defer i.control.Unlock()
+	if i.Running() {
+		return i.failed(errRunning)
+	}
+	from, err := i.launch()
+	if err != nil {
+		return i.failed(err)
+	}
+	if err := i.awaitReady(ctx); err != nil {
+		return errors.Join(err, i.kill(), i.complaints(from))
+	}
+	return nil
+}
+
+// launch starts the postmaster; from is where in the log its output begins.
+func (i *Instance) launch() (from int64, err error) {
+	if err := i.user.mkdir(i.cfg.SocketDir, 0o700); err != nil {
+		return 0, err
+	}
+	log, err := os.OpenFile(i.cfg.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return 0, err
+	}
+	defer log.Close() //nolint:errcheck // nothing was written to this descriptor
+	from, err = log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.Command(i.cfg.Binaries.Program("postgres"), "-D", i.cfg.Dir) //nolint:noctx // the server outlives the call
+	i.user.prepare(cmd)
+	dieWithParent(cmd.SysProcAttr)
+	cmd.Stdout, cmd.Stderr = log, log
+
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.writeSettingsLocked(); err != nil {
+		return 0, err
+	}
+	p, err := startProcess(cmd)
+	if err != nil {
+		return 0, err
+	}
+	i.server = p
+	return from, nil
+}
+
+// awaitReady watches postmaster.pid, which costs nothing, and then proves by a
+// connection what it says.
+func (i *Instance) awaitReady(ctx context.Context) error {
+	err := i.poll(ctx, func() (bool, error) { return i.reportsReady(), nil })
+	if err != nil {
+		return err
+	}
+	conn, err := i.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	return i.failed(conn.Close(ctx))
+}
+
+// reportsReady reads the status line that the postmaster keeps for pg_ctl
+// (LOCK_FILE_LINE_PM_STATUS in miscadmin.h). The file of a crashed predecessor
+// says ready as well, but names another process.
+func (i *Instance) reportsReady() bool {
+	content, err := os.ReadFile(filepath.Join(i.cfg.Dir, "postmaster.pid"))
+	if err != nil {
+		return false
+	}
+	i.mu.Lock()
+	pid := strconv.Itoa(i.server.pid)
+	i.mu.Unlock()
+	lines := strings.Split(string(content), "\n")
+	return len(lines) >= 8 && lines[0] == pid && strings.TrimSpace(lines[7]) == "ready"
+}
+
+// complaints returns what the server wrote from an offset of its log on, as an
+// error; at most the last dozen lines.
+func (i *Instance) complaints(from int64) error {
+	log, err := os.Open(i.cfg.Log)
+	if err != nil {
+		return err
+	}
+	defer log.Close() //nolint:errcheck // only read
+	text, err := io.ReadAll(io.NewSectionReader(log, from, 1<<20))
+	if err != nil {
+		return err
+	}
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	lines = lines[max(0, len(lines)-12):]
+	return fmt.Errorf("the server's log ends with:\n%s", bytes.Join(lines, []byte("\n")))
+}
+
+// Stop asks the server to stop and returns when it has; a server that does not
+// run is no error. If ctx ends first, the server goes on stopping. A frozen
+// server does not hear it: thaw it first.
+func (i *Instance) Stop(ctx context.Context, mode StopMode) error {
+	i.control.Lock()
+	defer i.control.Unlock()
+	p := i.current()
+	if p == nil {
+		return nil
+	}
+	if err := p.signal(mode.signal()); err != nil {
+		return i.failed(err)
+	}
+	select {
+	case <-p.done:
+		p.running.Wait()
+		return nil
+	case <-ctx.Done():
+		return i.failed(fmt.Errorf("still stopping: %w", context.Cause(ctx)))
+	}
+}
+
+// Kill ends all processes of the server at one moment, as the crash of its
+// machine would, frozen or not. When it returns they are gone and the port is
+// free. It does not wait for a Start or Stop under way, which then fails or
+// returns.
+func (i *Instance) Kill() error { return i.failed(i.kill()) }
+
+func (i *Instance) kill() error {
+	p := i.current()
+	if p == nil {
+		return nil
+	}
+	return p.killTree()
+}
+
+// Freeze stops all processes of the server where they stand, as a hung machine
+// would; its sockets stay open. Freezing twice changes nothing.
+func (i *Instance) Freeze() error {
+	p, err := i.runningServer()
+	if err != nil {
+		return err
+	}
+	_, err = p.freeze()
+	return i.failed(err)
+}
+
+// Thaw lets a frozen server go on.
+func (i *Instance) Thaw() error {
+	p, err := i.runningServer()
+	if err != nil {
+		return err
+	}
+	return i.failed(p.thaw())
+}
+
+// Running reports whether the postmaster lives. A frozen one does.
+func (i *Instance) Running() bool {
+	p := i.current()
+	return p != nil && p.alive()
+}
+
+// PID returns the postmaster's process id, or 0 if it does not run.
+func (i *Instance) PID() int {
+	if p := i.current(); p != nil && p.alive() {
+		return p.pid
+	}
+	return 0
+}
+
+// Done returns a channel that is closed when the postmaster started last has
+// ended. It is closed already if none was started.
+func (i *Instance) Done() <-chan struct{} {
+	if p := i.current(); p != nil {
+		return p.done
+	}
+	never := make(chan struct{})
+	close(never)
+	return never
+}
+
+// current returns the postmaster started last; nil if there was none.
+func (i *Instance) current() *process {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.server
+}
+
+// runningServer returns the living postmaster.
+func (i *Instance) runningServer() (*process, error) {
+	p := i.current()
+	if p == nil || !p.alive() {
+		return nil, i.failed(errStopped)
+	}
+	return p, nil
+}
