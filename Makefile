@@ -67,7 +67,7 @@ fmt: ## rewrite the sources as gofumpt and goimports want them (PKG=)
 
 .PHONY: docs
 docs: ## rewrite what the documentation takes from the code
-	go test -count=1 ./internal/lint -rewrite
+	go test -count=1 ./internal/lint/readme -rewrite
 
 .PHONY: fmt-check
 fmt-check:
@@ -83,7 +83,7 @@ vet:
 
 .PHONY: house
 house:
-	@go test -count=1 ./internal/lint
+	@go test -count=1 ./internal/lint/...
 
 .PHONY: fuzz-short
 fuzz-short:

@@ -6,8 +6,9 @@
 // on small fixtures in testdata; a finding says what to do instead and why. The
 // package's own tests run every rule on the whole repository:
 //
-//	go test ./internal/lint            # is the house in order?
-//	go test ./internal/lint -rewrite   # and write the tables in the documentation
+//	go test ./internal/lint/...          # is the house in order?
+//	go test ./internal/lint -rewrite     # what the fixtures yield, to be reviewed as a diff
+//	make docs                            # the tables in the documentation
 //
 // # Invariants
 //

@@ -6,9 +6,12 @@ import (
 	"strings"
 )
 
-// A Key is one setting of a DSN, as the README lists it.
+// A Key is one setting of a DSN, as the driver declares it.
 type Key struct {
-	Name, Default, Help string
+	Name    string
+	Default string // "" for an empty list or name
+	Values  string // what may be written, or an example; may be ""
+	Help    string // one phrase
 }
 
 // The lines between which the README lists the keys.
@@ -22,13 +25,21 @@ func KeyTable(keys []Key) string {
 	var b strings.Builder
 	b.WriteString("| key | default | meaning |\n|---|---|---|\n")
 	for _, k := range keys {
-		value := ""
-		if k.Default != "" {
-			value = "`" + cell(k.Default) + "`"
+		meaning := cell(k.Help)
+		if k.Values != "" {
+			meaning += ": " + code(k.Values)
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.Name, value, cell(k.Help))
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", code(k.Name), code(k.Default), meaning)
 	}
 	return b.String()
+}
+
+// code is text as code in a table; nothing for no text.
+func code(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "`" + cell(text) + "`"
 }
 
 // cell makes text fit into a table.

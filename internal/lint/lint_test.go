@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write what the tests expect: testdata/*.txt and the README's table of keys")
+var rewrite = flag.Bool("rewrite", false, "write what the tests expect: testdata/*.txt")
 
 // root is the repository, seen from this package.
 const root = "../.."
@@ -195,9 +195,9 @@ func TestPatternsNamePackagesAndWhatIsBelow(t *testing.T) {
 }
 
 func TestTheTableStandsBetweenItsMarkers(t *testing.T) {
-	table := KeyTable([]Key{{"balance", "least_conns", "how reads are spread"}, {"zone", "", "a | b"}})
+	table := KeyTable([]Key{{"balance", "least_conns", "random | latency", "how reads are spread"}, {"zone", "", "", "a | b"}})
 	want := "before\n<!-- keys -->\n\n| key | default | meaning |\n|---|---|---|\n" +
-		"| `balance` | `least_conns` | how reads are spread |\n| `zone` |  | a \\| b |\n\n<!-- /keys -->\nafter\n"
+		"| `balance` | `least_conns` | how reads are spread: `random \\| latency` |\n| `zone` |  | a \\| b |\n\n<!-- /keys -->\nafter\n"
 	for name, tt := range map[string]struct{ document, want string }{
 		"nothing between":   {"before\n<!-- keys -->\n<!-- /keys -->\nafter\n", want},
 		"an older table":    {"before\n<!-- keys -->\n| key |\n<!-- /keys -->\nafter\n", want},
