@@ -141,13 +141,13 @@ type Key struct {
 func Keys() []Key {
 	var all []Key
 	DefaultConfig().keys().VisitAll(func(f *flag.Flag) {
-		all = append(all, describe(f))
+		all = append(all, describeFlag(f))
 	})
 	return all
 }
 
-// describe takes the values in backquotes out of a flag's usage.
-func describe(f *flag.Flag) Key {
+// describeFlag takes the values in backquotes out of a flag's usage.
+func describeFlag(f *flag.Flag) Key {
 	k := Key{Name: f.Name, Default: f.DefValue, Help: f.Usage}
 	if before, rest, ok := strings.Cut(f.Usage, ": `"); ok {
 		k.Help, k.Values = before, strings.TrimSuffix(rest, "`")
