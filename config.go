@@ -182,6 +182,16 @@ func (c *Config) WeightOf(i int) int {
 	return c.Weights[i]
 }
 
+// primaryOnly reports whether target_session_attrs excludes replicas.
+func (c *Config) primaryOnly() bool {
+	return c.SessionAttrs == SessionReadWrite || c.SessionAttrs == SessionPrimary
+}
+
+// replicasOnly reports whether target_session_attrs excludes the primary.
+func (c *Config) replicasOnly() bool {
+	return c.SessionAttrs == SessionReadOnly || c.SessionAttrs == SessionStandby
+}
+
 // nameList is a list of names as a flag: separated by commas, nil if empty.
 type nameList []string
 

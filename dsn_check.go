@@ -135,7 +135,6 @@ func (c *Config) checkDurations() error {
 		key        string
 		value, min time.Duration
 	}{
-		{"consistency", c.Consistency.Bound, 0},
 		{"max_lag", c.MaxLag, 0},
 		{"failover_wait", c.FailoverWait, 0},
 		{"probe_interval", c.ProbeInterval, time.Millisecond},
@@ -176,10 +175,7 @@ func (c *Config) checkNumbers() error {
 }
 
 func (c *Config) checkConsistency() error {
-	if c.Consistency.Level != LevelBounded && c.Consistency.Bound != 0 {
-		return keyError("consistency", "%v has no bound; use Bounded", c.Consistency)
-	}
-	if c.Consistency.Level == LevelSession && c.LSN == LSNOff {
+	if c.Consistency == PerSession && c.LSN == LSNOff {
 		return keyError("lsn", "off contradicts consistency=session, which needs the position of writes; use eager or lazy, or another consistency")
 	}
 	return nil
@@ -188,15 +184,11 @@ func (c *Config) checkConsistency() error {
 // checkReach refuses combinations with target_session_attrs under which no
 // statement of a kind could ever run.
 func (c *Config) checkReach() error {
-	switch c.SessionAttrs {
-	case SessionReadOnly, SessionStandby:
-		if c.Consistency.Level == LevelStrong {
-			return keyError("consistency", "strong reads from the primary, which %s=%v excludes", sessionAttrsKey, c.SessionAttrs)
-		}
-	case SessionReadWrite, SessionPrimary:
-		if c.ReplicaFallback == FallbackError && c.Consistency.Level != LevelStrong {
-			return keyError("replica_fallback", "error would fail every read, since %s=%v excludes replicas", sessionAttrsKey, c.SessionAttrs)
-		}
+	if c.replicasOnly() && c.Consistency == Strong {
+		return keyError("consistency", "strong reads from the primary, which %s=%v excludes", sessionAttrsKey, c.SessionAttrs)
+	}
+	if c.primaryOnly() && c.Consistency != Strong && c.ReplicaFallback == FallbackError {
+		return keyError("replica_fallback", "error would fail every read, since %s=%v excludes replicas", sessionAttrsKey, c.SessionAttrs)
 	}
 	return nil
 }

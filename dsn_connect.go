@@ -22,7 +22,7 @@ import (
 func (c *Config) ConnConfig(h Host) (*pgx.ConnConfig, error) {
 	conf, err := c.connConfig(h)
 	if err != nil {
-		return nil, fmt.Errorf("helios: dsn: %w", err)
+		return nil, fmt.Errorf("helios: %w", err)
 	}
 	return conf, nil
 }

@@ -6,52 +6,46 @@ import (
 	"time"
 )
 
-// Level is the kind of a [Consistency].
-type Level uint8
+// level is the kind of a Consistency.
+type level uint8
 
 const (
-	// LevelSession lets a session read its own writes: the default.
-	LevelSession Level = iota
-	// LevelEventual lets any replica answer, however old its data.
-	LevelEventual
-	// LevelBounded lets a replica answer that misses nothing older than a bound.
-	LevelBounded
-	// LevelStrong sends reads to the primary.
-	LevelStrong
+	levelSession level = iota
+	levelEventual
+	levelBounded
+	levelStrong
 )
 
 var levelNames = []string{"session", "eventual", "bounded", "strong"}
 
-// String returns the level as a DSN spells it, without a bound.
-func (l Level) String() string { return nameOf(levelNames, l) }
-
-// Consistency is what reads must see. The zero Consistency is [LevelSession].
+// Consistency is what reads must see: one of [Eventual], [PerSession] and
+// [Strong], or what [Bounded] returns. The zero Consistency is PerSession.
 // Values can be compared with ==.
 type Consistency struct {
-	Level Level
-	Bound time.Duration // of LevelBounded: age of what a read may miss; 0 otherwise
+	kind  level
+	bound time.Duration // of levelBounded: how old what a read misses may be; 0 otherwise
 }
 
-// Consistency levels without a bound; [Bounded] makes those with one.
 var (
 	// Eventual lets any replica answer, however old its data.
-	Eventual = Consistency{Level: LevelEventual}
-	// PerSession lets a session read its own writes.
-	PerSession = Consistency{Level: LevelSession}
+	Eventual = Consistency{kind: levelEventual}
+	// PerSession lets a session see what it wrote and what it has seen before:
+	// the default.
+	PerSession = Consistency{kind: levelSession}
 	// Strong sends reads to the primary.
-	Strong = Consistency{Level: LevelStrong}
+	Strong = Consistency{kind: levelStrong}
 )
 
 // Bounded lets reads miss what was committed less than d ago, and nothing
 // older. With d at 0 or below only the primary is fresh enough.
-func Bounded(d time.Duration) Consistency { return Consistency{LevelBounded, max(d, 0)} }
+func Bounded(d time.Duration) Consistency { return Consistency{levelBounded, max(d, 0)} }
 
-// String returns the level as a DSN spells it, such as "bounded:200ms".
+// String returns the consistency as a DSN spells it, such as "bounded:200ms".
 func (c Consistency) String() string {
-	if c.Level == LevelBounded {
-		return "bounded:" + c.Bound.String()
+	if c.kind == levelBounded {
+		return "bounded:" + c.bound.String()
 	}
-	return c.Level.String()
+	return nameOf(levelNames, c.kind)
 }
 
 // MarshalText implements [encoding.TextMarshaler].
@@ -60,19 +54,19 @@ func (c Consistency) MarshalText() ([]byte, error) { return []byte(c.String()), 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (c *Consistency) UnmarshalText(text []byte) error {
 	s := string(text)
-	if bound, ok := strings.CutPrefix(s, "bounded:"); ok {
-		d, err := time.ParseDuration(bound)
-		if err != nil {
+	if after, ok := strings.CutPrefix(s, "bounded:"); ok {
+		d, err := time.ParseDuration(after)
+		if err != nil || d < 0 {
 			return errorf("%q needs %s after bounded:", s, durationHint)
 		}
-		*c = Consistency{LevelBounded, d}
+		*c = Bounded(d)
 		return nil
 	}
-	level := slices.Index(levelNames, s)
-	if level < 0 || Level(level) == LevelBounded {
+	kind := slices.Index(levelNames, s)
+	if kind < 0 || level(kind) == levelBounded {
 		return errorf("%q is not one of eventual | bounded:200ms | session | strong", s)
 	}
-	*c = Consistency{Level: Level(level)}
+	*c = Consistency{kind: level(kind)}
 	return nil
 }
 
