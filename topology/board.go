@@ -28,7 +28,7 @@ type Board struct {
 	pending    []change   // changes that matter and were not told yet, oldest first
 	delivering bool       // somebody is telling them
 
-	onChange []func(old, new *View) // complete before the board is used
+	onChange []func(before, after *View) // complete before the board is used
 }
 
 // An edition is a view together with the channel its waiters wait on.
@@ -38,7 +38,7 @@ type edition struct {
 }
 
 // A change is one step from a view to a next one that differs in what matters.
-type change struct{ old, new *View }
+type change struct{ before, after *View }
 
 // NewBoard returns a board on which nothing is known about the nodes but their
 // Name, Zone and Weight; a Weight of 0 becomes 1. Of nodes with the same name
@@ -77,11 +77,11 @@ func (b *Board) Watch() (*View, <-chan struct{}) {
 }
 
 // OnChange has f called for every change that matters, one call at a time, in
-// the order of versions; new.Version-old.Version is greater than one if views
+// the order of versions; after.Version-before.Version is greater than one if views
 // in between differed in nothing that matters. The call comes from the goroutine
 // of whoever brought the evidence, without any lock held: f may use the board,
 // but should return soon. Register every f before the board is used.
-func (b *Board) OnChange(f func(old, new *View)) { b.onChange = append(b.onChange, f) }
+func (b *Board) OnChange(f func(before, after *View)) { b.onChange = append(b.onChange, f) }
 
 // Observe merges o and returns the newest view. An observation about a node
 // that is not on the board, or older than what is known of the node, changes
@@ -89,6 +89,9 @@ func (b *Board) OnChange(f func(old, new *View)) { b.onChange = append(b.onChang
 func (b *Board) Observe(o Observation) *View {
 	return b.publish(func(prev *View) *View {
 		next := reduce(prev, &o)
+		if next.SystemID != prev.SystemID {
+			b.primary.forget() // positions of another cluster
+		}
 		if next != prev && o.Err == nil {
 			b.measure(next, &o)
 		}
@@ -206,7 +209,7 @@ func (b *Board) tell(c change) {
 	b.mu.Unlock()
 	defer b.mu.Lock()
 	for _, f := range b.onChange {
-		f(c.old, c.new)
+		f(c.before, c.after)
 	}
 }
 

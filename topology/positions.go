@@ -46,6 +46,14 @@ func (p *positions) addLocked(at time.Time, lsn wal.LSN) {
 	p.next.Store(at.Add(sampleEvery).UnixNano())
 }
 
+// forget forgets all.
+func (p *positions) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.history = lag.History{}
+	p.next.Store(0)
+}
+
 // at is lag.History.At.
 func (p *positions) at(t time.Time) (wal.LSN, bool) {
 	p.mu.Lock()

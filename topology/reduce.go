@@ -70,7 +70,7 @@ func (n *Node) hearPosition(o *Observation) {
 	promoted := n.Role == RoleReplica && o.Role == RolePrimary
 	proven := o.TimelineLSN
 	if o.SystemID != 0 && n.SystemID != 0 && o.SystemID != n.SystemID {
-		n.Timeline, n.TimelineLSN, n.told = 0, 0, nil // another server took the name
+		n.forget() // another server took the name
 	}
 	if o.Role == RolePrimary {
 		n.CurrentLSN = cmp.Or(o.CurrentLSN, n.CurrentLSN)
@@ -78,7 +78,10 @@ func (n *Node) hearPosition(o *Observation) {
 		n.Lag, n.Behind = 0, 0
 		proven = n.CurrentLSN
 	} else {
-		n.CurrentLSN = 0
+		if n.Role == RolePrimary { // what it wrote says nothing about what it replays
+			n.CurrentLSN, n.ReceiveLSN, n.ReplayLSN = 0, 0, 0
+			n.Lag = -1
+		}
 		n.ReplayLSN = cmp.Or(o.ReplayLSN, n.ReplayLSN)
 		n.ReceiveLSN = max(cmp.Or(o.ReceiveLSN, n.ReceiveLSN), n.ReplayLSN)
 		if proven == 0 && o.Timeline != 0 {
@@ -94,6 +97,11 @@ func (n *Node) hearPosition(o *Observation) {
 	default:
 		n.Timeline, n.TimelineLSN = o.Timeline, proven
 	}
+}
+
+// forget makes n a node that never answered, but for what fits any server.
+func (n *Node) forget() {
+	*n = Node{Name: n.Name, Zone: n.Zone, Weight: n.Weight, Lag: -1, heardAt: n.heardAt, doubted: n.doubted}
 }
 
 // proveDivergence looks, when a node turns out to have been promoted, for
@@ -171,9 +179,8 @@ func judge(prev *View, nodes []Node) *View {
 }
 
 // electSystemID returns the identifier that most nodes told when they last
-// answered, so that a wrong first host does not lock out the right ones. If it
-// is a tie, the cluster stays what it was, or else is what the first declared
-// node says.
+// answered, so that a wrong first host does not lock out the right ones. In a
+// tie the cluster stays what it was: what the first node to answer said.
 func electSystemID(now uint64, nodes []Node) uint64 {
 	votes := map[uint64]int{}
 	for i := range nodes {
