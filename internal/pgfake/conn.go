@@ -53,7 +53,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 // Close ends both directions; the other side still reads what was written.
 func (c *Conn) Close() error {
 	c.in.update(func() { c.in.gone, c.in.chunks = true, nil })
-	c.out.update(func() { c.out.ended = true })
+	c.out.end()
 	return nil
 }
 

@@ -1,14 +1,13 @@
 package pgfake
 
 import (
+	"errors"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgtype"
-
-	"github.com/heliosdb/helios/wal"
 )
 
 // A value is the result of an expression. v is nil for NULL, and for every
@@ -52,24 +51,34 @@ func (s *session) evaluate(q Query) (Reply, bool) {
 		return Reply{}, false
 	}
 	e := &env{s: s, node: s.node.state(), q: q}
+	r, err := e.row(terms)
+	if err != nil {
+		return Reply{Fault: Fault{Err: asError(err)}}, true
+	}
+	if empty(e) {
+		r.Rows = nil
+	}
+	return r, true
+}
+
+// row evaluates the terms of a select list.
+func (e *env) row(terms []term) (Reply, error) {
 	var r Reply
 	var row []any
 	for _, t := range terms {
 		v, err := t.eval(e)
 		if err != nil {
-			return Reply{Fault: Fault{Err: asError(err)}}, true
+			return Reply{}, err
 		}
 		r.Columns = append(r.Columns, Column{t.name, v.oid})
 		row = append(row, v.v)
 	}
-	if !empty(e) {
-		r.Rows = [][]any{row}
-	}
-	return r, true
+	r.Rows = [][]any{row}
+	return r, nil
 }
 
 func asError(err error) *Error {
-	if e, ok := err.(*Error); ok {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	return &Error{Code: "XX000", Message: "pgfake: " + err.Error()}
@@ -153,22 +162,55 @@ func (p *parser) name() string {
 
 var comparisons = []string{"=", "<>", "!=", "<", "<=", ">", ">="}
 
-// expression reads a comparison.
+// expression reads everything up to OR.
 func (p *parser) expression() term {
+	left := p.conjunction()
+	for p.accept("OR") {
+		left = combine(left, p.conjunction(), func(a, b value) (value, error) {
+			return value{a.v == true || b.v == true, pgtype.BoolOID}, nil
+		})
+	}
+	return left
+}
+
+// conjunction reads comparisons with AND between them.
+func (p *parser) conjunction() term {
+	left := p.negation()
+	for p.accept("AND") {
+		left = combine(left, p.negation(), func(a, b value) (value, error) {
+			return value{a.v == true && b.v == true, pgtype.BoolOID}, nil
+		})
+	}
+	return left
+}
+
+// negation reads a comparison, maybe with NOT in front.
+func (p *parser) negation() term {
+	if !p.accept("NOT") {
+		return p.comparison()
+	}
+	return apply(p.negation(), func(v value) (value, error) {
+		if v.v == nil {
+			return v, nil
+		}
+		return value{v.v != true, pgtype.BoolOID}, nil
+	})
+}
+
+// comparison reads an operand, maybe compared with another.
+func (p *parser) comparison() term {
 	left := p.quotient()
 	switch op := p.peek(); {
 	case slices.Contains(comparisons, op):
 		p.next()
-		right := p.quotient()
-		return combine(left, right, func(a, b value) (value, error) { return compare(op, a, b) })
+		return combine(left, p.quotient(), func(a, b value) (value, error) { return compare(op, a, b) })
 	case op == "IS":
 		p.next()
 		not := p.accept("NOT")
 		p.expect("NULL")
-		return term{"?column?", func(e *env) (value, error) {
-			v, err := left.eval(e)
-			return value{(v.v == nil) != not, pgtype.BoolOID}, err
-		}}
+		return apply(left, func(v value) (value, error) {
+			return value{(v.v == nil) != not, pgtype.BoolOID}, nil
+		})
 	}
 	return left
 }
@@ -190,13 +232,8 @@ func (p *parser) cast() term {
 		if oid == 0 {
 			p.bad = true
 		}
-		t = term{inner.name, func(e *env) (value, error) {
-			v, err := inner.eval(e)
-			if err != nil {
-				return v, err
-			}
-			return convert(v, oid)
-		}}
+		t = apply(inner, func(v value) (value, error) { return convert(v, oid) })
+		t.name = inner.name
 	}
 	return t
 }
@@ -311,16 +348,7 @@ func (p *parser) call() term {
 		p.bad = true
 		return term{}
 	}
-	var args []term
-	if p.accept("(") && !p.accept(")") {
-		for !p.bad {
-			args = append(args, p.expression())
-			if !p.accept(",") {
-				break
-			}
-		}
-		p.expect(")")
-	}
+	args := p.arguments()
 	return term{name, func(e *env) (value, error) {
 		values := make([]value, max(len(args), 3))
 		for i, a := range args {
@@ -334,145 +362,18 @@ func (p *parser) call() term {
 	}}
 }
 
-// combine applies a binary operator.
-func combine(left, right term, f func(a, b value) (value, error)) term {
-	return term{"?column?", func(e *env) (value, error) {
-		a, err := left.eval(e)
-		if err != nil {
-			return a, err
-		}
-		b, err := right.eval(e)
-		if err != nil {
-			return b, err
-		}
-		if v, err := f(a, b); !e.q.Describing || err == nil {
-			return v, err
-		}
-		return value{nil, a.oid}, nil
-	}}
-}
-
-// compare orders LSNs, numbers and texts.
-func compare(op string, a, b value) (value, error) {
-	if a.v == nil || b.v == nil {
-		return value{nil, pgtype.BoolOID}, nil
+// arguments reads what stands in parentheses behind a function, if anything.
+func (p *parser) arguments() []term {
+	var args []term
+	if !p.accept("(") || p.accept(")") {
+		return nil
 	}
-	c := order(a.v, b.v)
-	holds := map[string]bool{
-		"=": c == 0, "<>": c != 0, "!=": c != 0, "<": c < 0, "<=": c <= 0, ">": c > 0, ">=": c >= 0,
-	}
-	return value{holds[op], pgtype.BoolOID}, nil
-}
-
-// order returns -1, 0 or 1; a text next to an LSN is read as one.
-func order(a, b any) int {
-	if x, ok := asLSN(a); ok {
-		if y, ok := asLSN(b); ok {
-			return cmpUint(uint64(x), uint64(y))
+	for !p.bad {
+		args = append(args, p.expression())
+		if !p.accept(",") {
+			break
 		}
 	}
-	x, okX := asInt(a)
-	y, okY := asInt(b)
-	if okX && okY {
-		return cmpUint(uint64(x)^1<<63, uint64(y)^1<<63)
-	}
-	return strings.Compare(asText(a), asText(b))
-}
-
-func cmpUint(a, b uint64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	default:
-		return 0
-	}
-}
-
-// divide is integer division.
-func divide(a, b value) (value, error) {
-	x, okX := asInt(a.v)
-	y, okY := asInt(b.v)
-	switch {
-	case !okX || !okY:
-		return value{nil, a.oid}, nil
-	case y == 0:
-		return value{}, &Error{Code: "22012", Message: "division by zero"}
-	default:
-		return value{x / y, a.oid}, nil
-	}
-}
-
-// convert casts a value to a type.
-func convert(v value, oid uint32) (value, error) {
-	if v.v == nil {
-		return value{nil, oid}, nil
-	}
-	switch oid {
-	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID:
-		if n, ok := asInt(v.v); ok {
-			return value{n, oid}, nil
-		}
-	case pgtype.TextOID, pgtype.NameOID:
-		return value{asText(v.v), oid}, nil
-	case LSNOID:
-		if lsn, ok := asLSN(v.v); ok {
-			return value{lsn, oid}, nil
-		}
-	case v.oid:
-		return v, nil
-	}
-	return value{}, &Error{Code: "22P02", Message: "pgfake cannot cast " + asText(v.v)}
-}
-
-// asInt reads a number, a truth value or the text of a number.
-func asInt(v any) (int64, bool) {
-	switch v := v.(type) {
-	case int64:
-		return v, true
-	case bool:
-		if v {
-			return 1, true
-		}
-		return 0, true
-	case string:
-		n, err := strconv.ParseInt(v, 10, 64)
-		return n, err == nil
-	default:
-		return 0, false
-	}
-}
-
-// asLSN reads an LSN, its text, or its eight bytes as a number.
-func asLSN(v any) (wal.LSN, bool) {
-	switch v := v.(type) {
-	case wal.LSN:
-		return v, true
-	case int64:
-		return wal.LSN(uint64(v)), true
-	case string:
-		lsn, err := wal.ParseLSN(v)
-		return lsn, err == nil
-	default:
-		return 0, false
-	}
-}
-
-// asText returns PostgreSQL's text form.
-func asText(v any) string {
-	switch v := v.(type) {
-	case string:
-		return v
-	case int64:
-		return strconv.FormatInt(v, 10)
-	case bool:
-		return strconv.FormatBool(v)
-	case float64:
-		return strconv.FormatFloat(v, 'f', -1, 64)
-	case wal.LSN:
-		return v.String()
-	default:
-		return ""
-	}
+	p.expect(")")
+	return args
 }

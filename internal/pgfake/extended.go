@@ -2,6 +2,7 @@ package pgfake
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"time"
 
@@ -45,7 +46,7 @@ func (s *session) handle(msg pgproto3.FrontendMessage) error {
 		return nil
 	}
 	err := s.extended(msg)
-	if sqlErr, ok := err.(*Error); ok {
+	if sqlErr, ok := errors.AsType[*Error](err); ok {
 		s.skipping = true
 		return s.fail(sqlErr)
 	}
@@ -214,7 +215,7 @@ func (s *session) query(text string) error {
 	}
 	for _, sql := range texts {
 		err := s.simple(sql)
-		if sqlErr, ok := err.(*Error); ok {
+		if sqlErr, ok := errors.AsType[*Error](err); ok {
 			err = s.fail(sqlErr)
 			if err == nil {
 				break

@@ -19,6 +19,7 @@ type stream struct {
 	taken    int     // chunks of which something was read
 	delay    time.Duration
 	ended    bool      // no further bytes: end of stream after the chunks
+	endAt    time.Time // when the reader may know that
 	reset    bool      // the connection is gone; chunks are lost
 	gone     bool      // the reader closed its side
 	held     bool      // nothing arrives until the network heals
@@ -82,15 +83,33 @@ func (s *stream) readLocked(p []byte) (n int, wait time.Duration, err error) {
 		return 0, 0, syscall.ECONNRESET
 	case s.held:
 		return 0, 0, nil
-	case len(s.chunks) == 0 && s.ended:
-		return 0, 0, io.EOF
-	case len(s.chunks) == 0:
+	case len(s.chunks) == 0 && !s.ended:
 		return 0, 0, nil
 	}
-	if wait := time.Until(s.chunks[0].at); wait > 0 {
+	if wait := time.Until(s.nextLocked()); wait > 0 {
 		return 0, wait, nil
 	}
+	if len(s.chunks) == 0 {
+		return 0, 0, io.EOF
+	}
 	return s.takeLocked(p), 0, nil
+}
+
+// nextLocked returns when the first chunk, or else the end, arrives.
+func (s *stream) nextLocked() time.Time {
+	if len(s.chunks) > 0 {
+		return s.chunks[0].at
+	}
+	return s.endAt
+}
+
+// end tells the reader that nothing follows. It takes as long as bytes do.
+func (s *stream) end() {
+	s.update(func() {
+		if !s.ended {
+			s.ended, s.endAt = true, time.Now().Add(s.delay)
+		}
+	})
 }
 
 // takeLocked copies from the first chunk; there is one.
@@ -148,9 +167,12 @@ func (s *stream) chunksTaken() int {
 func (s *stream) quiet() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held {
+	switch {
+	case s.reset:
+		return false
+	case s.held, len(s.chunks) == 0 && !s.ended:
 		return true
+	default:
+		return time.Now().Before(s.nextLocked())
 	}
-	arrived := len(s.chunks) > 0 && !time.Now().Before(s.chunks[0].at)
-	return !s.reset && !arrived && (!s.ended || len(s.chunks) > 0)
 }
