@@ -181,14 +181,10 @@ func (c *Config) checkConsistency() error {
 	return nil
 }
 
-// checkReach refuses combinations with target_session_attrs under which no
-// statement of a kind could ever run.
+// checkReach refuses reads from a node that target_session_attrs excludes.
 func (c *Config) checkReach() error {
 	if c.replicasOnly() && c.Consistency == Strong {
 		return keyError("consistency", "strong reads from the primary, which %s=%v excludes", sessionAttrsKey, c.SessionAttrs)
-	}
-	if c.primaryOnly() && c.Consistency != Strong && c.ReplicaFallback == FallbackError {
-		return keyError("replica_fallback", "error would fail every read, since %s=%v excludes replicas", sessionAttrsKey, c.SessionAttrs)
 	}
 	return nil
 }

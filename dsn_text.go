@@ -145,16 +145,16 @@ type SessionAttrs uint8
 const (
 	// SessionAny uses every node for what it is good for.
 	SessionAny SessionAttrs = iota
-	// SessionReadWrite uses nodes that accept writes by default: a primary
-	// without default_transaction_read_only.
+	// SessionReadWrite uses the primary for everything.
 	SessionReadWrite
-	// SessionReadOnly uses nodes that do not accept writes by default.
+	// SessionReadOnly uses replicas for everything; writes fail.
 	SessionReadOnly
-	// SessionPrimary uses the primary.
+	// SessionPrimary means the same as SessionReadWrite.
 	SessionPrimary
-	// SessionStandby uses replicas.
+	// SessionStandby means the same as SessionReadOnly.
 	SessionStandby
-	// SessionPreferStandby uses replicas while there are any.
+	// SessionPreferStandby means the same as SessionAny, which prefers replicas
+	// wherever one will do.
 	SessionPreferStandby
 )
 
