@@ -66,6 +66,7 @@ func (c *Cluster) Close() error {
 	c.mu.Unlock()
 	for _, n := range c.nodes {
 		n.Kill()
+		n.Heal()
 	}
 	c.running.Wait()
 	return nil

@@ -207,3 +207,47 @@ func TestOldPrimaryKeepsItsOwnTimeline(t *testing.T) {
 		}
 	})
 }
+
+func TestNobodyHearsOfAPowerLoss(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *pgfake.Cluster) {
+		conn := connect(t, c.Node(1))
+		c.Node(1).BlackHole()
+		c.Node(1).Kill()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		takes(t, time.Hour, func() {
+			if _, err := conn.Exec(ctx, "SELECT 1"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Exec = %v, want deadline exceeded", err)
+			}
+		})
+	})
+}
+
+func TestTerminatedWhileItHangs(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *pgfake.Cluster) {
+		conn := connect(t, c.Node(1))
+		c.Node(1).Inject("INSERT*", 1, pgfake.Fault{Hang: true})
+		time.AfterFunc(time.Second, c.Node(1).Terminate)
+		takes(t, time.Second+latency/2, func() {
+			if _, err := conn.Exec(t.Context(), insert, pgx.QueryExecModeExec); code(err) != "57P01" {
+				t.Errorf("Exec = %v, want 57P01", err)
+			}
+		})
+		if got := c.Node(1).Position().LSN; got != 0x1000000 {
+			t.Errorf("primary at %v: the insert was executed", got)
+		}
+	})
+}
+
+func TestResumedNodeAnswersWhatWaited(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *pgfake.Cluster) {
+		conn := connect(t, c.Node(1))
+		c.Node(1).Hang()
+		time.AfterFunc(time.Second, c.Node(1).Resume)
+		takes(t, time.Second+latency/2, func() {
+			if err := conn.Ping(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+}

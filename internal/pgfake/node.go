@@ -36,6 +36,7 @@ type Node struct {
 	faults   []*injected
 	counters Counters
 	sessions map[*session]bool
+	unheard  []*Conn // reset while the node was dark
 }
 
 // Counters say what happened on a node since its start or ResetLog.
@@ -105,12 +106,12 @@ func (n *Node) changedLocked() {
 }
 
 // Kill ends the server as a crash does: connections are reset at once, dials
-// are refused.
+// are refused. After BlackHole it is a loss of power: nobody hears of it.
 func (n *Node) Kill() {
 	n.cluster.mu.Lock()
 	defer n.cluster.mu.Unlock()
 	n.caughtUpLocked()
-	n.down, n.frozen, n.dark, n.pending = true, false, false, nil
+	n.down, n.frozen, n.pending = true, false, nil
 	n.changedLocked()
 	n.resetLocked()
 }
@@ -124,6 +125,9 @@ func (n *Node) Reset() {
 
 func (n *Node) resetLocked() {
 	for s := range n.sessions {
+		if n.dark {
+			n.unheard = append(n.unheard, s.conn)
+		}
 		s.kill()
 	}
 }
@@ -169,10 +173,10 @@ func (n *Node) Hang() { n.set(func() { n.frozen = true }) }
 func (n *Node) Resume() { n.set(func() { n.frozen = false }) }
 
 // BlackHole makes the network swallow everything to and from the node, also
-// what is under way; dials wait for their context. Heal delivers it.
+// what is under way; dials wait for their context.
 func (n *Node) BlackHole() { n.setDark(true) }
 
-// Heal ends BlackHole.
+// Heal ends BlackHole. What was sent meanwhile is delivered, as TCP does.
 func (n *Node) Heal() { n.setDark(false) }
 
 func (n *Node) setDark(dark bool) {
@@ -180,6 +184,9 @@ func (n *Node) setDark(dark bool) {
 		n.dark = dark
 		for s := range n.sessions {
 			s.conn.hold(dark)
+		}
+		for _, conn := range n.unheard {
+			conn.hold(dark)
 		}
 	})
 }
@@ -191,8 +198,8 @@ func (n *Node) SetReadOnly(on bool) { n.set(func() { n.readOnly = on }) }
 // SetLatency makes a round trip to this node cost d on later connections.
 func (n *Node) SetLatency(d time.Duration) { n.set(func() { n.latency = d }) }
 
-// SetMaxConnections makes connections beyond max fail with 53300; 0 for no limit.
-func (n *Node) SetMaxConnections(max int) { n.set(func() { n.limit = max }) }
+// SetMaxConnections makes connections beyond the limit fail with 53300; 0 for no limit.
+func (n *Node) SetMaxConnections(limit int) { n.set(func() { n.limit = limit }) }
 
 // RefuseStartup makes every new connection fail with err (FATAL), such as 57P03
 // or 28P01, until it is called with nil.

@@ -79,10 +79,10 @@ func (s *stream) readLocked(p []byte) (n int, wait time.Duration, err error) {
 		return 0, 0, net.ErrClosed
 	case !s.deadline.IsZero() && !time.Now().Before(s.deadline):
 		return 0, 0, os.ErrDeadlineExceeded
-	case s.reset:
-		return 0, 0, syscall.ECONNRESET
 	case s.held:
 		return 0, 0, nil
+	case s.reset:
+		return 0, 0, syscall.ECONNRESET
 	case len(s.chunks) == 0 && !s.ended:
 		return 0, 0, nil
 	}
@@ -132,6 +132,8 @@ func (s *stream) write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case s.reset && s.held:
+		return len(b), nil // nobody hears of the reset
 	case s.reset:
 		return 0, syscall.ECONNRESET
 	case s.ended:
@@ -168,9 +170,11 @@ func (s *stream) quiet() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case s.held:
+		return true
 	case s.reset:
 		return false
-	case s.held, len(s.chunks) == 0 && !s.ended:
+	case len(s.chunks) == 0 && !s.ended:
 		return true
 	default:
 		return time.Now().Before(s.nextLocked())
