@@ -144,6 +144,13 @@ func (c *Conn) Dirty() { c.dirty = true }
 // its own.
 func (c *Conn) DirtyStatements() { c.dirty, c.deallocates = true, true }
 
+// Broken reports whether the connection was given up. Unlike Usable it does not
+// look at the socket.
+func (c *Conn) Broken() bool { return c.broken.Load() }
+
+// Idle reports whether no answer is owed: the next call can be sent.
+func (c *Conn) Idle() bool { return c.owed == 0 }
+
 // Clean reports whether the connection can be given to the next session as it
 // is: nothing owed, no transaction open, no state touched.
 func (c *Conn) Clean() bool {

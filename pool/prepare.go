@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Prepared is a statement as one connection knows it.
@@ -16,9 +17,10 @@ type Prepared struct {
 	// statement.
 	Plan any
 
-	desc   pgconn.StatementDescription
-	text   string  // sent with every execution if the statement has no life of its own
-	format []int16 // result formats as asked for by the application, if it did
+	desc    pgconn.StatementDescription
+	text    string  // sent with every execution if the statement has no life of its own
+	formats []int16 // of the result columns, as they are asked for
+	wanted  []int16 // what the application asked for instead, this time
 }
 
 // ParamCount returns how many parameters the statement takes.
@@ -94,10 +96,25 @@ func (c *Conn) describeStatement(ctx context.Context, p *Prepared) error {
 
 // described completes p with its result columns.
 func (c *Conn) described(p *Prepared, fields []pgconn.FieldDescription) {
+	p.formats = make([]int16, len(fields))
 	for i := range fields {
-		fields[i].Format = c.TypeMap().FormatCodeForOID(fields[i].DataTypeOID)
+		p.formats[i] = resultFormat(fields[i].DataTypeOID)
+		fields[i].Format = p.formats[i]
 	}
-	p.Fields, p.desc.Fields = fields, fields
+	p.Fields = fields
+}
+
+// resultFormat returns the format in which a column of type oid is asked for:
+// binary (1) for the types that database/sql has itself, which pgx/stdlib asks
+// for so as well, and text (0) for all others.
+func resultFormat(oid uint32) int16 {
+	switch oid {
+	case pgtype.BoolOID, pgtype.ByteaOID, pgtype.CIDOID, pgtype.DateOID, pgtype.Float4OID, pgtype.Float8OID,
+		pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.TimestampOID, pgtype.TimestamptzOID, pgtype.XIDOID:
+		return pgtype.BinaryFormatCode
+	default:
+		return pgtype.TextFormatCode
+	}
 }
 
 // makeRoom lets go of one statement when the cache is full. Which one does not
@@ -145,7 +162,7 @@ func (c *Conn) closeDiscarded() {
 // the application asked for result columns, nil for the driver's choice. An
 // error is about the arguments: nothing was sent.
 func (c *Conn) Bind(p *Prepared, args []any, formats []int16) error {
-	p.format = formats
+	p.wanted = formats
 	if len(args) > maxParams {
 		return fmt.Errorf("%d arguments: PostgreSQL takes %d at most", len(args), maxParams)
 	}
@@ -164,9 +181,9 @@ func (c *Conn) sendPrepared(p *Prepared) {
 		c.parse = pgproto3.Parse{Query: p.text}
 		c.fe.SendParse(&c.parse)
 	}
-	formats := c.builder.ResultFormats
-	if p.format != nil {
-		formats = p.format
+	formats := p.formats
+	if p.wanted != nil {
+		formats = p.wanted
 	}
 	c.bind = pgproto3.Bind{
 		PreparedStatement:    p.desc.Name,
