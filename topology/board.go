@@ -20,6 +20,9 @@ import (
 // change closes the channel of [Board.Changed] and is told to the functions
 // given to [Board.OnChange], so that those who wait do not wake up with every
 // probe.
+//
+// Until the view is Settled, the cluster is what those say that have answered:
+// a wrong host that answers first is believed until the others outnumber it.
 type Board struct {
 	edition atomic.Pointer[edition]
 	primary positions
@@ -107,7 +110,7 @@ func (b *Board) measure(v *View, o *Observation) {
 	switch {
 	case i == v.Primary:
 		b.primary.add(o.At.Add(-o.RTT), n.CurrentLSN)
-	case n.Role == RoleReplica:
+	case n.Role == RoleReplica && n.State == StateUp:
 		n.Lag, n.Behind = b.primary.distance(n.ReplayLSN, o.At)
 	}
 }

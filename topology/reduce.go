@@ -261,6 +261,7 @@ func (v *View) judgeNode(i int) {
 	}
 	if why := v.refusal(i); why != "" {
 		n.State, n.Reason = StateRefused, why
+		n.Lag, n.Behind = -1, 0 // positions do not compare
 	}
 }
 

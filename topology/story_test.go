@@ -1,0 +1,225 @@
+package topology
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/heliosdb/helios/wal"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the board says into testdata")
+
+// TestStories plays testdata/*.txt. A story is a row of scenes, an empty line
+// apart; a scene is what happens, a line of dashes, and what the board then
+// shows. What happens is one of
+//
+//	nodes db1 db2 …            a new board
+//	wait 1s
+//	db1 primary|replica key=value …
+//	db1 down why …
+//	doubt db1 why …            why begins with a SQLSTATE if it is the server's
+//	add db4
+//	remove db1
+//
+// where the keys are id, tli, lsn (written or replayed), proven, received,
+// switch, started, rtt, age (how long ago the answer came) and the word ro.
+func TestStories(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { play(t, file) })
+		})
+	}
+}
+
+// play plays one story, and writes it anew if asked.
+func play(t *testing.T, file string) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stage{t: t, file: file}
+	var told []string
+	for scene := range strings.SplitSeq(strings.TrimSpace(string(text)), "\n\n") {
+		happens, want, _ := strings.Cut(scene+"\n", "\n----\n")
+		for line := range strings.Lines(happens) {
+			s.happen(strings.TrimSpace(line))
+		}
+		got := s.shows()
+		if got != want && !*rewrite {
+			t.Errorf("%s: after\n%s\ngot\n%swant\n%s", file, happens, got, want)
+		}
+		told = append(told, strings.TrimSpace(happens)+"\n----\n"+got)
+	}
+	if *rewrite {
+		if err := os.WriteFile(file, []byte(strings.Join(told, "\n")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A stage is where one story is played.
+type stage struct {
+	t     *testing.T
+	file  string
+	board *Board
+}
+
+func (s *stage) happen(line string) {
+	words := strings.Fields(line)
+	if len(words) == 0 || strings.HasPrefix(line, "#") {
+		return
+	}
+	rest := strings.Join(words[min(2, len(words)):], " ")
+	switch words[0] {
+	case "nodes":
+		var nodes []Node
+		for _, name := range words[1:] {
+			nodes = append(nodes, Node{Name: name})
+		}
+		s.board = NewBoard(nodes...)
+	case "wait":
+		d, err := time.ParseDuration(words[1])
+		s.must(line, err)
+		time.Sleep(d)
+	case "doubt":
+		s.board.Doubt(words[1], failure(rest))
+	case "add":
+		s.must(line, s.board.Add(Node{Name: words[1]}))
+	case "remove":
+		s.must(line, s.board.Remove(words[1]))
+	default:
+		s.observe(line, words[0], words[1], words[2:])
+	}
+}
+
+func (s *stage) must(line string, err error) {
+	if err != nil {
+		s.t.Fatalf("%s: %s: %v", s.file, line, err)
+	}
+}
+
+// A sqlError is what a server answers.
+type sqlError struct{ code, text string }
+
+func (e *sqlError) Error() string    { return e.text + " (SQLSTATE " + e.code + ")" }
+func (e *sqlError) SQLState() string { return e.code }
+
+func failure(why string) error {
+	code, text, _ := strings.Cut(why, " ")
+	if len(code) == 5 {
+		return fmt.Errorf("write: %w", &sqlError{code, text})
+	}
+	return errors.New(why)
+}
+
+func (s *stage) observe(line, node, what string, words []string) {
+	o := Observation{Node: node, At: time.Now(), SystemID: 7, Timeline: 1}
+	switch what {
+	case "down":
+		o.Err = errors.New(strings.Join(words, " "))
+		s.board.Observe(o)
+		return
+	case "primary":
+		o.Role = RolePrimary
+	case "replica":
+		o.Role = RoleReplica
+	default:
+		s.t.Fatalf("%s: cannot play %q", s.file, line)
+	}
+	for _, word := range words {
+		s.must(line, o.set(word))
+	}
+	if o.Role == RolePrimary {
+		o.CurrentLSN, o.ReplayLSN = o.ReplayLSN, 0
+	}
+	s.board.Observe(o)
+}
+
+// set sets the field that a word such as tli=2 speaks of.
+func (o *Observation) set(word string) error {
+	key, value, _ := strings.Cut(word, "=")
+	number, notNumber := strconv.ParseUint(value, 10, 64)
+	position, notLSN := wal.ParseLSN("0/" + value)
+	span, notSpan := time.ParseDuration(value)
+	switch key {
+	case "ro":
+		o.ReadOnly = true
+	case "id":
+		o.SystemID = number
+		return notNumber
+	case "tli":
+		o.Timeline = wal.Timeline(number)
+		return notNumber
+	case "started":
+		o.StartedAt = time.Unix(int64(number), 0)
+		return notNumber
+	case "lsn":
+		o.ReplayLSN = position
+		return notLSN
+	case "proven":
+		o.TimelineLSN = position
+		return notLSN
+	case "received":
+		o.ReceiveLSN = position
+		return notLSN
+	case "switch":
+		o.SwitchLSN = position
+		return notLSN
+	case "rtt":
+		o.RTT = span
+		return notSpan
+	case "age":
+		o.At = o.At.Add(-span)
+		return notSpan
+	default:
+		return fmt.Errorf("%q is no key", key)
+	}
+	return nil
+}
+
+// shows describes the newest view.
+func (s *stage) shows() string {
+	v := s.board.Peek()
+	var b strings.Builder
+	name := func(i int) string {
+		if i < 0 {
+			return "none"
+		}
+		return v.Nodes[i].Name
+	}
+	fmt.Fprintf(&b, "primary %s, last %s, cluster %d, timeline %s", name(v.Primary), name(v.LastPrimary), v.SystemID, v.Timeline)
+	for _, h := range v.History {
+		fmt.Fprintf(&b, ", %s from %s", h.Timeline, h.LSN)
+	}
+	if v.Split {
+		b.WriteString(", split")
+	}
+	if !v.Settled {
+		b.WriteString(", not settled")
+	}
+	b.WriteByte('\n')
+	for i := range v.Nodes {
+		n := &v.Nodes[i]
+		fmt.Fprintf(&b, "%s %s %s", n.Name, n.State, n.Role)
+		if n.Role == RoleReplica && n.State != StateDown {
+			fmt.Fprintf(&b, " lag=%v behind=%d", n.Lag, n.Behind)
+		}
+		if n.Reason != "" {
+			fmt.Fprintf(&b, ": %s", n.Reason)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
