@@ -71,6 +71,16 @@ func MakeTempDir(pattern string) (string, error) {
 	return dir, nil
 }
 
+// MakeDir makes a directory that the server's user owns, in one that it can
+// reach.
+func MakeDir(dir string) error {
+	owner, err := serverUser()
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Mkdir(dir, 0o755), owner.own(dir))
+}
+
 // own gives path to the server's user.
 func (a account) own(path string) error {
 	if !a.change {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -115,18 +116,45 @@ func (i *Instance) Init(ctx context.Context) error {
 	return i.failed(err)
 }
 
-// Remove deletes the data directory and the log of a server that does not run.
-func (i *Instance) Remove() error {
+// Remove deletes the data directory and the log of a server that does not run,
+// and the shared memory that a killed one left in the kernel.
+func (i *Instance) Remove(ctx context.Context) error {
 	i.control.Lock()
 	defer i.control.Unlock()
 	if i.Running() {
 		return i.failed(errRunning)
 	}
-	err := os.Remove(i.cfg.Log)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	err := i.freeSharedMemory(ctx)
+	if logErr := os.Remove(i.cfg.Log); !errors.Is(logErr, fs.ErrNotExist) {
+		err = errors.Join(err, logErr)
 	}
 	return i.failed(errors.Join(err, os.RemoveAll(i.cfg.Dir)))
+}
+
+// freeSharedMemory removes the System V segment that a crashed postmaster could
+// not remove itself: the system has room for a few thousand. Its number stands
+// in the seventh line of postmaster.pid (LOCK_FILE_LINE_SHMEM_KEY in
+// miscadmin.h), a file that only a crash leaves behind.
+func (i *Instance) freeSharedMemory(ctx context.Context) error {
+	lines := i.lockFile()
+	if len(lines) < 7 {
+		return nil
+	}
+	fields := strings.Fields(lines[6])
+	if len(fields) != 2 {
+		return nil
+	}
+	_, err := i.user.output(ctx, "ipcrm", "-m", fields[1])
+	return err
+}
+
+// lockFile returns the lines of postmaster.pid; none if there is no such file.
+func (i *Instance) lockFile() []string {
+	content, err := os.ReadFile(filepath.Join(i.cfg.Dir, "postmaster.pid"))
+	if err != nil {
+		return nil
+	}
+	return strings.Split(string(content), "\n")
 }
 
 var (

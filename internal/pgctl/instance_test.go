@@ -34,8 +34,9 @@ func newInstance(t *testing.T, name string) *Instance {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := i.Kill(); err != nil {
-			t.Errorf("Kill of %s: %v", name, err)
+		//nolint:usetesting // the test's own context has ended
+		if err := errors.Join(i.Close(), i.Remove(context.Background())); err != nil {
+			t.Errorf("Close and Remove of %s: %v", name, err)
 		}
 	})
 	return i
@@ -129,7 +130,7 @@ func TestServerStartsStopsAndStartsAgain(t *testing.T) {
 		<-i.Done()
 	}
 	ok(t, i.Stop(ctx, Fast))
-	ok(t, i.Remove())
+	ok(t, i.Remove(ctx))
 }
 
 func TestStartQuotesWhatTheServerComplainedAbout(t *testing.T) {

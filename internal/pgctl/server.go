@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -108,14 +107,7 @@ func (i *Instance) awaitReady(ctx context.Context) error {
 // (LOCK_FILE_LINE_PM_STATUS in miscadmin.h). The file of a crashed predecessor
 // says ready as well, but names another process.
 func (i *Instance) reportsReady() bool {
-	content, err := os.ReadFile(filepath.Join(i.cfg.Dir, "postmaster.pid"))
-	if err != nil {
-		return false
-	}
-	i.mu.Lock()
-	pid := strconv.Itoa(i.server.pid)
-	i.mu.Unlock()
-	lines := strings.Split(string(content), "\n")
+	lines, pid := i.lockFile(), strconv.Itoa(i.current().pid)
 	return len(lines) >= 8 && lines[0] == pid && strings.TrimSpace(lines[7]) == "ready"
 }
 
@@ -156,6 +148,21 @@ func (i *Instance) Stop(ctx context.Context, mode StopMode) error {
 	case <-ctx.Done():
 		return i.failed(fmt.Errorf("still stopping: %w", context.Cause(ctx)))
 	}
+}
+
+// Close ends the server by whatever it takes: an immediate stop, which takes a
+// few milliseconds and leaves nothing in the kernel, else Kill. One that does
+// not run is no error.
+func (i *Instance) Close() error {
+	if !i.Running() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), settleTimeout, errors.New("does not stop"))
+	defer cancel()
+	if err := errors.Join(i.Thaw(), i.Stop(ctx, Immediate)); err == nil {
+		return nil
+	}
+	return i.Kill()
 }
 
 // Kill ends all processes of the server at one moment, as the crash of its

@@ -1,0 +1,192 @@
+package pgtest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/heliosdb/helios/internal/pgctl"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+)
+
+// Options say what cluster is wanted. The zero value is one primary.
+type Options struct {
+	Replicas int               // beside the primary; all stream from it
+	Settings map[string]string // of postgresql.conf on every node, over those of DefaultSettings
+	Proxied  bool              // put a Proxy in front of every node; Cluster.DSN goes through them
+	Database string            // made if it is not "postgres"; "" means "postgres"
+}
+
+// defaultDatabase is the one that every server has.
+const defaultDatabase = "postgres"
+
+// DefaultSettings returns what nodes run with unless [Options] say otherwise:
+// small, careless about the disk, quick to reconnect, and ready to be promoted
+// and rewound.
+func DefaultSettings() map[string]string {
+	return map[string]string{
+		"fsync":                       "off",
+		"hot_standby":                 "on",
+		"jit":                         "off",
+		"max_connections":             "100",
+		"max_replication_slots":       "20",
+		"max_wal_senders":             "20",
+		"shared_buffers":              "16MB",
+		"wal_keep_size":               "256MB",
+		"wal_level":                   "replica",
+		"wal_log_hints":               "on",
+		"wal_retrieve_retry_interval": "100ms",
+	}
+}
+
+// Cluster is a running primary and its replicas. It is safe for concurrent use.
+//
+// Which node is the primary is what the verbs of this package made of it:
+// a promotion behind its back is not noticed.
+type Cluster struct {
+	Nodes []*Node // n1, n2, …; the first primary is Nodes[0]
+
+	fleet    Fleet
+	database string
+	closing  sync.Once
+	closed   error // guarded by closing
+
+	mu      sync.Mutex
+	primary *Node // guarded by mu
+}
+
+// Start starts a cluster and returns when every replica streams from the
+// primary and has caught up. The caller closes it. Without PostgreSQL the error
+// is [ErrUnavailable].
+func Start(ctx context.Context, o Options) (*Cluster, error) {
+	provider, err := chosenProvider(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fleet, err := provider.Fleet(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("pgtest: %w", err)
+	}
+	c := &Cluster{fleet: fleet, database: defaultDatabase, Nodes: make([]*Node, 1+o.Replicas)}
+	if err := c.launch(ctx, o); err != nil {
+		return nil, errors.Join(fmt.Errorf("pgtest: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+// launch starts the primary and then all replicas at once.
+func (c *Cluster) launch(ctx context.Context, o Options) error {
+	first, err := c.launchNode(ctx, 0, o)
+	if err != nil {
+		return err
+	}
+	c.primary = first
+	if err := c.createDatabase(ctx, cmp.Or(o.Database, defaultDatabase)); err != nil {
+		return err
+	}
+	replicas, launching := errgroup.WithContext(ctx)
+	for n := range o.Replicas {
+		replicas.Go(func() error {
+			_, err := c.launchNode(launching, n+1, o)
+			return err
+		})
+	}
+	if err := replicas.Wait(); err != nil {
+		return err
+	}
+	return c.WaitCaughtUp(ctx)
+}
+
+// createDatabase makes name the database of the cluster.
+func (c *Cluster) createDatabase(ctx context.Context, name string) error {
+	if name == defaultDatabase {
+		return nil
+	}
+	if err := c.primary.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+		return err
+	}
+	c.database = name
+	return nil
+}
+
+// launchNode starts node number n, a replica of the first unless it is that.
+func (c *Cluster) launchNode(ctx context.Context, n int, o Options) (*Node, error) {
+	node := &Node{Name: "n" + strconv.Itoa(n+1), cluster: c}
+	spec := ServerSpec{Name: node.Name, Settings: DefaultSettings()}
+	maps.Copy(spec.Settings, o.Settings)
+	if n > 0 {
+		spec.Upstream = c.Nodes[0].server
+	}
+	var err error
+	if node.server, err = c.fleet.Launch(ctx, spec); err != nil {
+		return nil, err
+	}
+	c.Nodes[n] = node
+	if o.Proxied {
+		node.Proxy, err = StartProxy(node.server.Addr())
+	}
+	return node, err
+}
+
+// Close ends all nodes and proxies and removes their files. When it returns,
+// nothing of the cluster is left. It may be called more than once.
+func (c *Cluster) Close() error {
+	c.closing.Do(func() {
+		for _, n := range c.Nodes {
+			if n != nil && n.Proxy != nil {
+				c.closed = errors.Join(c.closed, n.Proxy.Close())
+			}
+		}
+		c.closed = errors.Join(c.closed, c.fleet.Close())
+	})
+	return c.closed
+}
+
+// Primary returns the node that was promoted last, or the first one. It may be
+// down.
+func (c *Cluster) Primary() *Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.primary
+}
+
+// Replicas returns all nodes but the primary, running or not.
+func (c *Cluster) Replicas() []*Node {
+	primary := c.Primary()
+	var replicas []*Node
+	for _, n := range c.Nodes {
+		if n != primary {
+			replicas = append(replicas, n)
+		}
+	}
+	return replicas
+}
+
+// Database returns the name of the database that DSN names.
+func (c *Cluster) Database() string { return c.database }
+
+// DSN returns a helios:// URL of all nodes, through their proxies if there are
+// any. Each parameter is a key=value, such as "consistency=session".
+func (c *Cluster) DSN(params ...string) string {
+	hosts := make([]string, len(c.Nodes))
+	for i, n := range c.Nodes {
+		hosts[i] = n.Addr()
+	}
+	return dsn("helios", strings.Join(hosts, ","), c.database, params)
+}
+
+func dsn(scheme, hosts, database string, params []string) string {
+	query := "sslmode=disable"
+	for _, p := range params {
+		key, value, _ := strings.Cut(p, "=")
+		query += "&" + url.QueryEscape(key) + "=" + url.QueryEscape(value)
+	}
+	return scheme + "://" + pgctl.Superuser + "@" + hosts + "/" + url.PathEscape(database) + "?" + query
+}
