@@ -9,19 +9,15 @@ import (
 
 // commands are the statements a session answers by itself. Those that map to
 // nil succeed and do nothing.
-var commands map[string]func(s *session, sql string) (Reply, error)
-
-func init() {
-	commands = map[string]func(s *session, sql string) (Reply, error){
-		"BEGIN": (*session).begin, "START": (*session).begin,
-		"COMMIT": (*session).commit, "END": (*session).commit,
-		"ROLLBACK": (*session).rollback, "ABORT": (*session).rollback,
-		"SAVEPOINT": (*session).savepoint, "RELEASE": (*session).savepoint,
-		"SET": (*session).setCommand, "RESET": (*session).resetCommand, "SHOW": (*session).show,
-		"DISCARD": (*session).discard, "DEALLOCATE": (*session).deallocate,
-		"LISTEN": nil, "UNLISTEN": nil, "NOTIFY": nil, "CLOSE": nil, "PREPARE": nil, "DECLARE": nil,
-		"LOCK": nil, "CHECKPOINT": nil, "DO": nil, "CALL": nil, "EXPLAIN": nil,
-	}
+var commands = map[string]func(s *session, sql string) (Reply, error){
+	"BEGIN": (*session).begin, "START": (*session).begin,
+	"COMMIT": (*session).commit, "END": (*session).commit,
+	"ROLLBACK": (*session).rollback, "ABORT": (*session).rollback,
+	"SAVEPOINT": (*session).savepoint, "RELEASE": (*session).savepoint,
+	"SET": (*session).setCommand, "RESET": (*session).resetCommand, "SHOW": (*session).show,
+	"DISCARD": (*session).discard, "DEALLOCATE": (*session).deallocate,
+	"LISTEN": nil, "UNLISTEN": nil, "NOTIFY": nil, "CLOSE": nil, "PREPARE": nil, "DECLARE": nil,
+	"LOCK": nil, "CHECKPOINT": nil, "DO": nil, "CALL": nil, "EXPLAIN": nil,
 }
 
 // command does what a statement means to the session. ok says whether the

@@ -131,9 +131,9 @@ func (s *session) pause(f Fault) error {
 	case <-over:
 		return nil
 	case <-s.cancel:
-		return cancelled
+		return errCancelled
 	case <-s.fatal:
-		return &Error{Severity: "FATAL", Code: terminated.Code, Message: terminated.Message}
+		return &Error{Severity: "FATAL", Code: errTerminated.Code, Message: errTerminated.Message}
 	case <-s.dead:
 		return errGone
 	}
@@ -168,7 +168,7 @@ func (s *session) syncWait(r *Reply) error {
 		})
 		return nil
 	case <-s.fatal:
-		e := Error{Code: terminated.Code, Message: "canceling the wait for synchronous replication and terminating connection due to administrator command"}
+		e := Error{Code: errTerminated.Code, Message: "canceling the wait for synchronous replication and terminating connection due to administrator command"}
 		s.notice(e)
 		_ = s.backend.Flush()
 		return errGone

@@ -10,9 +10,9 @@ import (
 )
 
 var (
-	longAgo    = time.Unix(1, 0)
-	terminated = &Error{Code: "57P01", Message: "terminating connection due to administrator command"}
-	cancelled  = &Error{Code: "57014", Message: "canceling statement due to user request"}
+	longAgo       = time.Unix(1, 0)
+	errTerminated = &Error{Code: "57P01", Message: "terminating connection due to administrator command"}
+	errCancelled  = &Error{Code: "57014", Message: "canceling statement due to user request"}
 )
 
 // A prepared statement.

@@ -42,7 +42,7 @@ func config(tb testing.TB, n *pgfake.Node) *pgx.ConnConfig {
 
 func connect(tb testing.TB, n *pgfake.Node) *pgx.Conn {
 	tb.Helper()
-	conn, err := pgx.ConnectConfig(context.Background(), config(tb, n))
+	conn, err := pgx.ConnectConfig(tb.Context(), config(tb, n))
 	if err != nil {
 		tb.Fatalf("connect to %s: %v", n.Name, err)
 	}

@@ -97,7 +97,7 @@ func (s *session) end() {
 func (s *session) lastWords() {
 	select {
 	case <-s.fatal:
-		s.backend.Send(terminated.response("FATAL"))
+		s.backend.Send(errTerminated.response("FATAL"))
 		_ = s.backend.Flush()
 	default:
 	}
