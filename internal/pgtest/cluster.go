@@ -88,8 +88,11 @@ func (c *Cluster) launch(ctx context.Context, o Options) error {
 		return err
 	}
 	c.primary = first
-	if err := c.createDatabase(ctx, cmp.Or(o.Database, defaultDatabase)); err != nil {
-		return err
+	database := cmp.Or(o.Database, defaultDatabase)
+	if database != defaultDatabase {
+		if err := first.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{database}.Sanitize()); err != nil {
+			return err
+		}
 	}
 	replicas, launching := errgroup.WithContext(ctx)
 	for n := range o.Replicas {
@@ -101,18 +104,10 @@ func (c *Cluster) launch(ctx context.Context, o Options) error {
 	if err := replicas.Wait(); err != nil {
 		return err
 	}
-	return c.WaitCaughtUp(ctx)
-}
-
-// createDatabase makes name the database of the cluster.
-func (c *Cluster) createDatabase(ctx context.Context, name string) error {
-	if name == defaultDatabase {
-		return nil
-	}
-	if err := c.primary.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+	if err := c.WaitCaughtUp(ctx); err != nil {
 		return err
 	}
-	c.database = name
+	c.database = database // only now every node has it
 	return nil
 }
 
