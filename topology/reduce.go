@@ -249,7 +249,7 @@ func (v *View) alias(i int) int {
 		return -1
 	}
 	return slices.IndexFunc(v.Nodes[:i], func(m Node) bool {
-		return m.State != StateDown && m.SystemID == n.SystemID && m.StartedAt.Equal(n.StartedAt)
+		return m.State != StateDown && m.Role == n.Role && m.SystemID == n.SystemID && m.StartedAt.Equal(n.StartedAt)
 	})
 }
 

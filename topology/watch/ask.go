@@ -162,7 +162,9 @@ func (a *asker) read(row [][]byte) (topology.Observation, error) {
 			SegmentSize:     uint64(r.number(colSegmentSize)),
 			SnapshotPerStmt: strings.HasPrefix(r.text(colIsolation), "read "),
 		},
-		StartedAt: time.UnixMicro(r.number(colStarted)),
+	}
+	if started := r.number(colStarted); started != 0 {
+		o.StartedAt = time.UnixMicro(started)
 	}
 	if !a.noControl {
 		o.SystemID = uint64(r.number(colSystem))
