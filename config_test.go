@@ -233,6 +233,7 @@ func TestCheckSeesWhatNoDSNCanSay(t *testing.T) {
 		want   string
 	}{
 		"no host":            {func(c *Config) { c.Hosts = nil }, "host: at least one is needed"},
+		"too many hosts":     {func(c *Config) { c.Hosts = make([]Host, 257) }, "host: 257 hosts are more than 256"},
 		"empty host":         {func(c *Config) { c.Hosts[0].Host = "" }, `host: "" is neither a name, an address nor an absolute directory`},
 		"two hosts in one":   {func(c *Config) { c.Hosts[0].Host = "a,b" }, `host: "a,b" is neither a name, an address nor an absolute directory`},
 		"no port":            {func(c *Config) { c.Hosts[0].Port = 0 }, "port: the port of h1 must be from 1 to 65535"},
@@ -269,6 +270,7 @@ func FuzzConfigRoundTrip(f *testing.F) {
 	clearEnv(f)
 	f.Add("app", `p@s:s/w?o#r%d '\&=+`, "shop", "h1", uint16(5432), "::1", "a b", "eu", int64(1000), 3, uint8(1))
 	f.Add("", "", "", "/var/run", uint16(1), "/C:", "'", "", int64(0), 16, uint8(255))
+	f.Add("", "", "", ":C/", uint16(1), "a%41", ",", "", int64(0), 35, uint8(0))
 	f.Fuzz(func(t *testing.T, user, password, database, host string, port uint16, host2, param, zone string, d int64, n int, kind uint8) {
 		c := configOf(func(c *Config) {
 			c.User, c.Password, c.Database = user, password, database

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/heliosdb/helios/router"
 )
 
 // Check returns the first thing in c that is out of range or contradicts
@@ -40,6 +42,9 @@ func (c *Config) check() error {
 func (c *Config) checkHosts() error {
 	if len(c.Hosts) == 0 {
 		return keyError("host", "at least one is needed")
+	}
+	if len(c.Hosts) > router.MaxBackends {
+		return keyError("host", "%d hosts are more than %d", len(c.Hosts), router.MaxBackends)
 	}
 	for i, h := range c.Hosts {
 		if h.Host == "" || strings.Contains(h.Host, ",") {

@@ -187,7 +187,7 @@ func formatURL(c *Config, params []pair) string {
 func (h Host) url() string {
 	host := escape(h.Host)
 	if strings.Contains(h.Host, ":") && !h.isSocket() {
-		host = "[" + readable.Replace(host) + "]"
+		host = "[" + strings.ReplaceAll(host, "%3A", ":") + "]"
 	}
 	return host + ":" + strconv.Itoa(int(h.Port))
 }
