@@ -43,7 +43,7 @@ func (p *Pool) dialLocked() {
 	if p.closed {
 		return
 	}
-	need := p.line.length - p.dialing
+	need := p.line.length - (p.dialing - p.givenUp)
 	if p.warm {
 		need = max(need, p.cfg.MinConns-p.taken)
 	}
@@ -106,26 +106,28 @@ func (p *Pool) dialed(d dial) {
 func (p *Pool) settle(d dial) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.armLocked()
 	s := &p.slots[d.slot]
 	s.stop(nil)
 	s.stop = nil
 	p.dialing--
-	fenced := d.epoch != p.epoch
-	switch {
-	case d.err != nil || fenced:
+	if d.epoch != p.epoch { // who waited then was told by Fence
+		p.givenUp--
 		p.freeLocked(s, dialing)
-		if !fenced {
-			p.failLocked(d.last, d.err)
-		}
-		p.dialForWaitersLocked()
-		p.armLocked()
-		return d.err != nil
-	default:
-		p.placeLocked(s, d)
 		p.dialLocked()
-		p.armLocked()
+		return d.err != nil
+	}
+	if d.err != nil {
+		p.freeLocked(s, dialing)
+		p.failLocked(d.last, d.err)
+		if p.line.length > 0 { // MinConns are in no hurry: the next sweep sees to them
+			p.dialLocked()
+		}
 		return true
 	}
+	p.placeLocked(s, d)
+	p.dialLocked()
+	return true
 }
 
 // failLocked answers everybody up to the waiter with number last with err.
@@ -133,14 +135,6 @@ func (p *Pool) failLocked(last uint64, err error) {
 	p.counts.dialErrors++
 	for p.line.length > 0 && p.line.head.number <= last {
 		p.popLocked().fail(err)
-	}
-}
-
-// dialForWaitersLocked dials again after a failure, for those who arrived since.
-// MinConns are in no hurry: the next sweep sees to them.
-func (p *Pool) dialForWaitersLocked() {
-	if p.line.length > 0 {
-		p.dialLocked()
 	}
 }
 

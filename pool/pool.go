@@ -57,6 +57,7 @@ type Pool struct {
 	line    line        // guarded by mu; who waits, longest first
 	taken   int         // guarded by mu; slots that are not empty
 	dialing int         // guarded by mu; slots whose connection is being made
+	givenUp int         // guarded by mu; how many of those a Fence has cancelled
 	timer   *time.Timer // guarded by mu; nil unless a sweep is due
 	counts  counts      // guarded by mu
 
@@ -128,7 +129,7 @@ func (p *Pool) afterIdle(s *slot) {
 		p.mu.Unlock()
 	}
 	if c := s.conn.Load(); c != nil && c.broken.Load() && s.take() {
-		p.Discard(s.conn.Load())
+		p.Release(s.conn.Load(), nil)
 	}
 }
 
@@ -224,6 +225,7 @@ func (p *Pool) Fence(cause error) {
 // fenceLocked fails those who wait and cancels what the pool itself is doing.
 func (p *Pool) fenceLocked(cause error) {
 	p.epoch++
+	p.givenUp = p.dialing
 	p.warm = false
 	for w := p.popLocked(); w != nil; w = p.popLocked() {
 		w.fail(cause)
@@ -244,14 +246,8 @@ func (p *Pool) abort(cause error) {
 		}
 	}
 	for i := range p.slots {
-		s := &p.slots[i]
-		if !s.take() {
-			continue
-		}
-		if c := s.conn.Load(); c.broken.Load() {
-			p.Discard(c)
-		} else { // made since
-			p.Release(c, nil)
+		if s := &p.slots[i]; s.take() {
+			p.Release(s.conn.Load(), nil) // keeps it only if it was made since
 		}
 	}
 }
