@@ -2,6 +2,7 @@ package helios
 
 import (
 	"flag"
+	"fmt"
 	"maps"
 	"net"
 	"path"
@@ -32,25 +33,25 @@ type Config struct {
 	// they are.
 	Params map[string]string
 
-	Consistency     Consistency    // what reads must see
-	LSN             LSNMode        // when the position of a write is learned
-	Balance         router.Balance // how reads are spread over replicas
-	Zone            string         // where this program runs; "" for nowhere in particular
-	Zones           []string       // zone of each of Hosts, "" for none; nil if no host has one
-	Weights         []int          // share of reads of each of Hosts; nil for 1 each
-	MaxLag          time.Duration  // replicas further behind are skipped; 0 accepts any lag
-	ReplicaFallback Fallback       // who answers a read when no replica may
-	FailoverWait    time.Duration  // how long a write that was not sent waits for a primary; 0 does not wait
-	ProbeInterval   time.Duration  // time between two probes of a node while all is well
-	ProbeTimeout    time.Duration  // after which a probe has failed
-	PoolMaxConns    int            // most connections to one node
-	PoolMinConns    int            // connections to one node kept open while idle
-	MaxDials        int            // most connections to one node being opened at the same time
-	SessionTimeout  time.Duration  // after its last use a named session is forgotten
-	MinReplicas     int            // writes are refused while fewer replicas are healthy
-	Retry           RetryMode      // whether what certainly had no effect is sent again
-	SessionAttrs    SessionAttrs   // which nodes may be used at all
-	Companion       []string       // host:port of companion servers
+	Consistency        Consistency    // what reads must see
+	LSN                LSNMode        // when the position of a write is learned
+	Balance            router.Balance // how reads are spread over replicas
+	Zone               string         // where this program runs; "" for nowhere in particular
+	Zones              []string       // zone of each of Hosts, "" for none; nil if no host has one
+	Weights            []int          // share of reads of each of Hosts; nil for 1 each
+	MaxLag             time.Duration  // replicas further behind are skipped; 0 accepts any lag
+	ReplicaFallback    Fallback       // who answers a read when no replica may
+	FailoverWait       time.Duration  // how long a write that was not sent waits for a primary; 0 does not wait
+	ProbeInterval      time.Duration  // time between two probes of a node while all is well
+	ProbeTimeout       time.Duration  // after which a probe has failed
+	PoolMaxConns       int            // most connections to one node
+	PoolMinConns       int            // connections to one node kept open while idle
+	MaxDials           int            // most connections to one node being opened at the same time
+	SessionTimeout     time.Duration  // after its last use a named session is forgotten
+	MinReplicas        int            // writes are refused while fewer replicas are healthy
+	Retry              RetryMode      // whether what certainly had no effect is sent again
+	TargetSessionAttrs SessionAttrs   // which nodes may be used at all
+	Companion          []string       // host:port of companion servers
 }
 
 // Host is where one node listens.
@@ -119,7 +120,7 @@ func (c *Config) keys() *flag.FlagSet {
 	fs.DurationVar(&c.SessionTimeout, "session_timeout", c.SessionTimeout, "how long a named session is remembered after its last use")
 	fs.IntVar(&c.MinReplicas, "min_replicas", c.MinReplicas, "refuse writes while fewer replicas than this are healthy and within max_lag")
 	fs.TextVar(&c.Retry, "retry", c.Retry, "whether the driver sends again what certainly had no effect: `safe | off`")
-	fs.TextVar(&c.SessionAttrs, sessionAttrsKey, c.SessionAttrs, "which nodes may be used, as in libpq: `any | read-write | read-only | primary | standby | prefer-standby`")
+	fs.TextVar(&c.TargetSessionAttrs, sessionAttrsKey, c.TargetSessionAttrs, "which nodes may be used, as in libpq: `any | read-write | read-only | primary | standby | prefer-standby`")
 	fs.Var((*nameList)(&c.Companion), "companion", "companion servers to ask about the cluster: `host:port,host:port`")
 	return fs
 }
@@ -184,12 +185,12 @@ func (c *Config) WeightOf(i int) int {
 
 // primaryOnly reports whether target_session_attrs excludes replicas.
 func (c *Config) primaryOnly() bool {
-	return c.SessionAttrs == SessionReadWrite || c.SessionAttrs == SessionPrimary
+	return c.TargetSessionAttrs == TargetReadWrite || c.TargetSessionAttrs == TargetPrimary
 }
 
 // replicasOnly reports whether target_session_attrs excludes the primary.
 func (c *Config) replicasOnly() bool {
-	return c.SessionAttrs == SessionReadOnly || c.SessionAttrs == SessionStandby
+	return c.TargetSessionAttrs == TargetReadOnly || c.TargetSessionAttrs == TargetStandby
 }
 
 // nameList is a list of names as a flag: separated by commas, nil if empty.
@@ -228,7 +229,7 @@ func (l *weightList) Set(s string) error {
 	for text := range strings.SplitSeq(s, ",") {
 		w, err := strconv.Atoi(text)
 		if err != nil {
-			return errorf("%q is not a list of whole numbers, such as 1,1,2", s)
+			return fmt.Errorf("%q is not a list of whole numbers, such as 1,1,2", s)
 		}
 		*l = append(*l, w)
 	}

@@ -31,7 +31,7 @@ func TestTheEnvironmentSaysWhatTheDSNDoesNot(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	c, err := ParseDSN("")
-	want := configOf(func(c *Config) { c.SessionAttrs = SessionStandby }, Host{"e1", 1}, Host{"e2", 2})
+	want := configOf(func(c *Config) { c.TargetSessionAttrs = TargetStandby }, Host{"e1", 1}, Host{"e2", 2})
 	if err != nil || !reflect.DeepEqual(c, want) {
 		t.Fatalf("ParseDSN(\"\")\n got %+v, %v\nwant %+v", c, err, want)
 	}
@@ -42,7 +42,7 @@ func TestTheEnvironmentSaysWhatTheDSNDoesNot(t *testing.T) {
 	}
 	t.Run("the DSN goes first", func(t *testing.T) {
 		c, err := ParseDSN("helios://u:p@h1:5/db?target_session_attrs=any&application_name=a")
-		if err != nil || c.SessionAttrs != SessionAny || !reflect.DeepEqual(c.Hosts, []Host{{"h1", 5}}) {
+		if err != nil || c.TargetSessionAttrs != TargetAny || !reflect.DeepEqual(c.Hosts, []Host{{"h1", 5}}) {
 			t.Fatalf("got %+v, %v", c, err)
 		}
 		checkIdentity(t, c)
@@ -59,7 +59,7 @@ func TestTheEnvironmentSaysWhatTheDSNDoesNot(t *testing.T) {
 	})
 	for _, attrs := range sessionAttrsNames {
 		t.Setenv("PGTARGETSESSIONATTRS", attrs)
-		if c, err := ParseDSN(""); err != nil || c.SessionAttrs.String() != attrs {
+		if c, err := ParseDSN(""); err != nil || c.TargetSessionAttrs.String() != attrs {
 			t.Errorf("PGTARGETSESSIONATTRS=%s: got %v, %v", attrs, c, err)
 		}
 	}
@@ -83,7 +83,7 @@ balance=random
 		c, err := ParseDSN(dsn)
 		want := configOf(func(c *Config) {
 			c.Params["service"] = "shop"
-			c.SessionAttrs = SessionPrimary
+			c.TargetSessionAttrs = TargetPrimary
 		}, Host{"s1", 6432}, Host{"s2", 6432})
 		if err != nil || !reflect.DeepEqual(c, want) {
 			t.Fatalf("ParseDSN(%q)\n got %+v, %v\nwant %+v", dsn, c, err, want)
@@ -200,6 +200,22 @@ func TestTheClientKeyMayHaveAPassword(t *testing.T) {
 	}
 }
 
+func TestTargetSessionAttrsExcludesNodes(t *testing.T) {
+	for attrs, want := range map[SessionAttrs]struct{ primaryOnly, replicasOnly bool }{
+		TargetAny:           {false, false},
+		TargetReadWrite:     {true, false},
+		TargetReadOnly:      {false, true},
+		TargetPrimary:       {true, false},
+		TargetStandby:       {false, true},
+		TargetPreferStandby: {false, false},
+	} {
+		c := configOf(func(c *Config) { c.TargetSessionAttrs = attrs })
+		if c.primaryOnly() != want.primaryOnly || c.replicasOnly() != want.replicasOnly {
+			t.Errorf("%v: primaryOnly %v, replicasOnly %v, want %+v", attrs, c.primaryOnly(), c.replicasOnly(), want)
+		}
+	}
+}
+
 func TestHostsAreNamedAsTheyAreDialed(t *testing.T) {
 	for want, h := range map[string]Host{
 		"h1:5432":            {"h1", 5432},
@@ -240,6 +256,7 @@ func TestCheckSeesWhatNoDSNCanSay(t *testing.T) {
 		"zero byte":          {func(c *Config) { c.User = "a\x00b" }, "user: must not contain a zero byte"},
 		"user in Params":     {func(c *Config) { c.Params["user"] = "a" }, "user: has a field of its own in Config"},
 		"own key in Params":  {func(c *Config) { c.Params["lsn"] = "off" }, "lsn: has a field of its own in Config"},
+		"unknown in Params":  {func(c *Config) { c.Params["zonk"] = "off" }, "zonk: unknown key; did you mean zone?"},
 		"no such fallback":   {func(c *Config) { c.ReplicaFallback = 7 }, `replica_fallback: "" is not one of primary | error`},
 		"no such balance":    {func(c *Config) { c.Balance = 77 }, "balance: "},
 		"comma in zone":      {func(c *Config) { c.Zone = "a,b" }, `zone: "a,b" must not contain a comma`},
@@ -281,7 +298,7 @@ func FuzzConfigRoundTrip(f *testing.F) {
 				c.Consistency = Bounded(time.Duration(d))
 			}
 			c.Balance, c.LSN, c.Retry = c.Balance+2, LSNMode(kind>>2&1), RetryMode(kind>>3&1)
-			c.SessionAttrs, c.ReplicaFallback = SessionAttrs(kind>>4&7), Fallback(kind>>7)
+			c.TargetSessionAttrs, c.ReplicaFallback = SessionAttrs(kind>>4&7), Fallback(kind>>7)
 			c.MaxLag, c.FailoverWait, c.PoolMaxConns, c.MaxDials = time.Duration(d), time.Duration(d/2), n, n
 		}, Host{host, port}, Host{host2, port})
 		if c.Check() != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -56,8 +57,6 @@ func keyError(key, format string, args ...any) error {
 	return &KeyError{key, fmt.Errorf(format, args...)}
 }
 
-func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
-
 // errMislaid stands for any error in a URL whose parts are torn apart by a
 // character of the password: to quote one of them would show the password.
 var errMislaid = errors.New("an @ after the hosts hides what is wrong: write @ as %40, and in a user or password also / as %2F and : as %3A")
@@ -82,7 +81,7 @@ func parseForm(dsn string) (pairs, error) {
 		return parseKeywords(dsn)
 	}
 	if !slices.Contains(schemes, scheme) {
-		return nil, errorf("a URL starts with one of %s://", strings.Join(schemes, "://, "))
+		return nil, fmt.Errorf("a URL starts with one of %s://", strings.Join(schemes, "://, "))
 	}
 	all, err := parseURL(rest)
 	if err != nil && mislaid(dsn) {
@@ -195,8 +194,8 @@ func setFlag(f *flag.Flag, value string) error {
 // c. It contains the password: for logs there is [Config.String].
 func (c *Config) DSN() string {
 	params := c.declared()
-	if c.SessionAttrs == SessionAny { // the environment may say otherwise
-		params = append(params, pair{sessionAttrsKey, SessionAny.String()})
+	if c.TargetSessionAttrs == TargetAny { // the environment may say otherwise
+		params = append(params, pair{sessionAttrsKey, TargetAny.String()})
 	}
 	return formatURL(c, params)
 }
@@ -215,6 +214,9 @@ func (c *Config) String() string {
 	}
 	return formatURL(public, public.declared())
 }
+
+// LogValue implements [slog.LogValuer] with the text of String.
+func (c *Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 // masked stands for a password in what people read.
 const masked = "xxxxx"

@@ -189,7 +189,7 @@ func (c *Config) checkConsistency() error {
 // checkReach refuses reads from a node that target_session_attrs excludes.
 func (c *Config) checkReach() error {
 	if c.replicasOnly() && c.Consistency == Strong {
-		return keyError("consistency", "strong reads from the primary, which %s=%v excludes", sessionAttrsKey, c.SessionAttrs)
+		return keyError("consistency", "strong reads from the primary, which %s=%v excludes", sessionAttrsKey, c.TargetSessionAttrs)
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func (c *Config) connConfig(h Host) (*pgx.ConnConfig, error) {
 	dsn := formatKeywords(slices.Concat(c.public(), []pair{
 		{"host", h.Host},
 		{"port", strconv.Itoa(int(h.Port))},
-		{sessionAttrsKey, SessionAny.String()},
+		{sessionAttrsKey, TargetAny.String()},
 	}))
 	conf, err := pgx.ParseConfigWithOptions(dsn, pgx.ParseConfigOptions{ParseConfigOptions: c.secrets()})
 	if err != nil {
@@ -94,18 +94,18 @@ func (c *Config) discover(s pairs) error {
 		c.Hosts = append(c.Hosts, Host{f.Host, f.Port})
 	}
 	if _, given := s[sessionAttrsKey]; !given {
-		c.SessionAttrs = attrsOf(conf.ValidateConnect)
+		c.TargetSessionAttrs = attrsOf(conf.ValidateConnect)
 	}
 	return nil
 }
 
 // validators are how pgx tells the values of target_session_attrs apart.
 var validators = map[SessionAttrs]pgconn.ValidateConnectFunc{
-	SessionReadWrite:     pgconn.ValidateConnectTargetSessionAttrsReadWrite,
-	SessionReadOnly:      pgconn.ValidateConnectTargetSessionAttrsReadOnly,
-	SessionPrimary:       pgconn.ValidateConnectTargetSessionAttrsPrimary,
-	SessionStandby:       pgconn.ValidateConnectTargetSessionAttrsStandby,
-	SessionPreferStandby: pgconn.ValidateConnectTargetSessionAttrsPreferStandby,
+	TargetReadWrite:     pgconn.ValidateConnectTargetSessionAttrsReadWrite,
+	TargetReadOnly:      pgconn.ValidateConnectTargetSessionAttrsReadOnly,
+	TargetPrimary:       pgconn.ValidateConnectTargetSessionAttrsPrimary,
+	TargetStandby:       pgconn.ValidateConnectTargetSessionAttrsStandby,
+	TargetPreferStandby: pgconn.ValidateConnectTargetSessionAttrsPreferStandby,
 }
 
 // attrsOf returns the target_session_attrs that pgx found in the environment or
@@ -116,7 +116,7 @@ func attrsOf(check pgconn.ValidateConnectFunc) SessionAttrs {
 			return attrs
 		}
 	}
-	return SessionAny
+	return TargetAny
 }
 
 // refuseOwn refuses keys of ours that came from a service file: pgx would send

@@ -1,6 +1,9 @@
 package helios
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // A pair is one parameter of a DSN.
 type pair struct{ key, value string }
@@ -27,10 +30,10 @@ func parseKeywords(s string) (pairs, error) {
 	for s = strings.TrimLeft(s, spaces); s != ""; s = strings.TrimLeft(s, spaces) {
 		key, rest, ok := cutKeyword(s)
 		if !ok && after == "" {
-			return nil, errorf("expected key=value, such as host=h1,h2 dbname=shop, or a URL helios://h1,h2/shop")
+			return nil, fmt.Errorf("expected key=value, such as host=h1,h2 dbname=shop, or a URL helios://h1,h2/shop")
 		}
 		if !ok {
-			return nil, errorf("expected key=value after the value of %q; a value with spaces goes between single quotes", after)
+			return nil, fmt.Errorf("expected key=value after the value of %q; a value with spaces goes between single quotes", after)
 		}
 		value, rest, ok := cutValue(rest)
 		if !ok {

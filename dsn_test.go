@@ -3,6 +3,7 @@ package helios
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -101,7 +102,7 @@ func checkIdentity(t *testing.T, c *Config) {
 	}
 	keywords := formatKeywords(append(c.declared(),
 		pair{"host", strings.Join(hosts, ",")}, pair{"port", strings.Join(ports, ",")},
-		pair{"user", c.User}, pair{"password", c.Password}, pair{"dbname", c.Database}, pair{sessionAttrsKey, c.SessionAttrs.String()}))
+		pair{"user", c.User}, pair{"password", c.Password}, pair{"dbname", c.Database}, pair{sessionAttrsKey, c.TargetSessionAttrs.String()}))
 	for _, dsn := range []string{c.DSN(), keywords} {
 		again, err := ParseDSN(dsn)
 		if err != nil || !reflect.DeepEqual(again, c) {
@@ -134,7 +135,7 @@ func TestEveryKeySetsItsField(t *testing.T) {
 		"min_replicas":     {"1", func(c *Config) { c.MinReplicas = 1 }},
 		"retry":            {"off", func(c *Config) { c.Retry = RetryOff }},
 		"target_session_attrs": {"prefer-standby", func(c *Config) {
-			c.SessionAttrs = SessionPreferStandby
+			c.TargetSessionAttrs = TargetPreferStandby
 		}},
 		"companion": {"h1:7777,[::1]:7777", func(c *Config) { c.Companion = []string{"h1:7777", "[::1]:7777"} }},
 	}
@@ -336,6 +337,9 @@ func TestStringIsForPeople(t *testing.T) {
 	want := "helios://app:xxxxx@h1:5432,%2Ftmp:5432/?balance=random&app.secret=xxxxx&password_encryption=md5&sslpassword=xxxxx"
 	if got := c.String(); got != want {
 		t.Errorf("String()\n got %s\nwant %s", got, want)
+	}
+	if got := fmt.Sprint(c.LogValue()); got != want {
+		t.Errorf("LogValue()\n got %s\nwant %s", got, want)
 	}
 	if c.Params["sslpassword"] != "b" || c.Password != "a" {
 		t.Errorf("String() changed the Config: %+v", c)

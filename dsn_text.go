@@ -1,6 +1,7 @@
 package helios
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -57,14 +58,14 @@ func (c *Consistency) UnmarshalText(text []byte) error {
 	if after, ok := strings.CutPrefix(s, "bounded:"); ok {
 		d, err := time.ParseDuration(after)
 		if err != nil || d < 0 {
-			return errorf("%q needs %s after bounded:", s, durationHint)
+			return fmt.Errorf("%q needs %s after bounded:", s, durationHint)
 		}
 		*c = Bounded(d)
 		return nil
 	}
 	kind := slices.Index(levelNames, s)
 	if kind < 0 || level(kind) == levelBounded {
-		return errorf("%q is not one of eventual | bounded:200ms | session | strong", s)
+		return fmt.Errorf("%q is not one of eventual | bounded:200ms | session | strong", s)
 	}
 	*c = Consistency{kind: level(kind)}
 	return nil
@@ -143,19 +144,19 @@ func (m *RetryMode) UnmarshalText(text []byte) error { return byName(retryNames,
 type SessionAttrs uint8
 
 const (
-	// SessionAny uses every node for what it is good for.
-	SessionAny SessionAttrs = iota
-	// SessionReadWrite uses the primary for everything.
-	SessionReadWrite
-	// SessionReadOnly uses replicas for everything; writes fail.
-	SessionReadOnly
-	// SessionPrimary means the same as SessionReadWrite.
-	SessionPrimary
-	// SessionStandby means the same as SessionReadOnly.
-	SessionStandby
-	// SessionPreferStandby means the same as SessionAny, which prefers replicas
+	// TargetAny uses every node for what it is good for.
+	TargetAny SessionAttrs = iota
+	// TargetReadWrite uses the primary for everything.
+	TargetReadWrite
+	// TargetReadOnly uses replicas for everything; writes fail.
+	TargetReadOnly
+	// TargetPrimary means the same as TargetReadWrite.
+	TargetPrimary
+	// TargetStandby means the same as TargetReadOnly.
+	TargetStandby
+	// TargetPreferStandby means the same as TargetAny, which prefers replicas
 	// wherever one will do.
-	SessionPreferStandby
+	TargetPreferStandby
 )
 
 var sessionAttrsNames = []string{"any", "read-write", "read-only", "primary", "standby", "prefer-standby"}
@@ -181,7 +182,7 @@ func nameOf[T ~uint8](names []string, v T) string {
 func byName[T ~uint8](names []string, text []byte, v *T) error {
 	i := slices.Index(names, string(text))
 	if i < 0 {
-		return errorf("%q is not one of %s", text, strings.Join(names, " | "))
+		return fmt.Errorf("%q is not one of %s", text, strings.Join(names, " | "))
 	}
 	*v = T(i)
 	return nil

@@ -1,6 +1,7 @@
 package helios
 
 import (
+	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
@@ -120,7 +121,7 @@ func parseQuery(query string, all pairs) error {
 		rawKey, rawValue, ok := strings.Cut(pair, "=")
 		key, err := unescape(rawKey)
 		if !ok || err != nil || key == "" {
-			return errorf("expected key=value after %q; write & in a value as %%26 and %% as %%25", after)
+			return fmt.Errorf("expected key=value after %q; write & in a value as %%26 and %% as %%25", after)
 		}
 		if strings.Contains(rawValue, "=") {
 			return keyError(key, "write = in the value as %%3D")
@@ -143,11 +144,11 @@ func parseQuery(query string, all pairs) error {
 func unescape(s string) (string, error) {
 	s = strings.Trim(s, " ")
 	if strings.Contains(s, " ") {
-		return "", errorf("write a space as %%20")
+		return "", fmt.Errorf("write a space as %%20")
 	}
 	value, err := url.PathUnescape(s)
 	if err != nil { // its text quotes s
-		return "", errorf("two hexadecimal digits must follow %%; write %% itself as %%25")
+		return "", fmt.Errorf("two hexadecimal digits must follow %%; write %% itself as %%25")
 	}
 	return value, nil
 }
