@@ -3,6 +3,8 @@ package router
 import "strings"
 
 const (
+	// maxSQL is the longest text that PostgreSQL can take, in bytes.
+	maxSQL = 1 << 30
 	// maxDepth bounds how deep parentheses are understood. What is nested deeper
 	// goes to the primary.
 	maxDepth = 64
@@ -17,6 +19,9 @@ const (
 // operators and casts, functions behind views, and functions called by attribute
 // notation (row.function). A standby refuses them if they write.
 func Classify(sql string) *Statement {
+	if len(sql) > maxSQL {
+		return &Statement{SQL: sql, Class: Utility, Count: 1, Reason: "longer than PostgreSQL accepts"}
+	}
 	c := classifier{scan: scanner{src: sql}, s: &Statement{SQL: sql, Hint: leadingHint(sql)}}
 	c.next = c.scan.next()
 	for c.statement() {
@@ -40,7 +45,8 @@ type classifier struct {
 	scan scanner
 	s    *Statement
 
-	before, prev, cur, next token
+	prev, cur, next token
+	before          word // of the token before prev
 
 	verb    word // of the statement at hand
 	explain bool // EXPLAIN stands in front of it
@@ -71,7 +77,8 @@ func (c *classifier) raise(class Class, reason string) {
 
 // advance moves to the next token.
 func (c *classifier) advance() {
-	c.before, c.prev, c.cur = c.prev, c.cur, c.next
+	c.before = c.prev.word
+	c.prev, c.cur = c.cur, c.next
 	c.next = c.scan.next()
 	if c.cur.kind == dot {
 		c.next.word = noWord // any keyword may name a column: t.update
@@ -158,7 +165,7 @@ func (c *classifier) frame() *frame { return &c.frames[min(c.depth, maxDepth-1)]
 
 func (c *classifier) push() {
 	f := atStart
-	if c.prev.word == wordOperator || c.prev.word == wordOn && c.before.word == wordDistinct {
+	if c.prev.word == wordOperator || c.prev.word == wordOn && c.before == wordDistinct {
 		f |= thenOperand
 	}
 	if c.depth++; c.depth >= maxDepth {
@@ -261,7 +268,7 @@ func (c *classifier) modification(start bool) {
 // lock looks for FOR [NO KEY] UPDATE and FOR [KEY] SHARE.
 func (c *classifier) lock() {
 	behindFor := c.prev.word == wordFor ||
-		c.prev.word == wordKey && (c.before.word == wordFor || c.before.word == wordNo)
+		c.prev.word == wordKey && (c.before == wordFor || c.before == wordNo)
 	switch {
 	case !behindFor:
 	case c.cur.word == wordUpdate:
@@ -358,7 +365,7 @@ func (c *classifier) foldedName() string {
 	if c.parts == 0 {
 		return c.foldedPart(c.cur)
 	}
-	parts := scanner{src: c.scan.src[:c.cur.end], pos: c.head.start}
+	parts := scanner{src: c.scan.src[:c.cur.end], pos: int(c.head.start)}
 	var folded strings.Builder
 	for t := parts.next(); t.kind != end; t = parts.next() {
 		if t.kind == dot {

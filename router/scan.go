@@ -29,7 +29,7 @@ const (
 type token struct {
 	kind       kind
 	word       word // keyword, for kind name
-	start, end int
+	start, end int32
 }
 
 // isName reports whether t can be part of the name of a table or function.
@@ -103,11 +103,10 @@ type scanner struct {
 func (s *scanner) next() token {
 	s.skipSpace()
 	if s.pos >= len(s.src) {
-		return token{kind: end, start: s.pos, end: s.pos}
+		return token{}
 	}
-	start := s.pos
-	t := token{start: start}
-	switch b := s.src[start]; classes[b] {
+	t := token{start: int32(s.pos)} //nolint:gosec // Classify bounds the length
+	switch b := s.src[s.pos]; classes[b] {
 	case classLetter:
 		t.kind, t.word = s.scanName()
 	case classSelf:
@@ -131,7 +130,7 @@ func (s *scanner) next() token {
 		s.pos++
 		t.kind = broken
 	}
-	t.end = s.pos
+	t.end = int32(s.pos) //nolint:gosec // Classify bounds the length
 	return t
 }
 
