@@ -110,6 +110,12 @@ func (b *Board) measure(v *View, o *Observation) {
 	switch {
 	case i == v.Primary:
 		b.primary.add(o.At.Add(-o.RTT), n.CurrentLSN)
+		for j := range v.Nodes { // those that were heard before the first position
+			r := &v.Nodes[j]
+			if r.Role == RoleReplica && r.State == StateUp && r.Lag < 0 {
+				r.Lag, r.Behind = b.primary.distance(r.ReplayLSN, o.At)
+			}
+		}
 	case n.Role == RoleReplica && n.State == StateUp:
 		n.Lag, n.Behind = b.primary.distance(n.ReplayLSN, o.At)
 	}
