@@ -234,8 +234,8 @@ func TestErrorsNameTheKeyAndWhatIsAllowed(t *testing.T) {
 		"host=h1 statement_timeouts=4": "statement_timeouts: unknown key; did you mean statement_timeout?",
 		// values
 		"host=h1 consistency=bounded":       `consistency: "bounded" is not one of eventual | bounded:200ms | session | strong`,
-		"host=h1 consistency=bounded:200":   `consistency: "bounded:200" needs a duration with its unit (ms, s, m or h), such as 200ms after bounded:`,
-		"host=h1 consistency=bounded:-1s":   `consistency: "bounded:-1s" needs a duration with its unit (ms, s, m or h), such as 200ms after bounded:`,
+		"host=h1 consistency=bounded:200":   `consistency: "bounded:200": after "bounded:" comes a duration with its unit (ms, s, m or h), such as 200ms`,
+		"host=h1 consistency=bounded:-1s":   `consistency: "bounded:-1s": after "bounded:" comes a duration with its unit (ms, s, m or h), such as 200ms`,
 		"host=h1 lsn=maybe":                 `lsn: "maybe" is not one of eager | lazy | off`,
 		"host=h1 max_lag=5":                 `max_lag: "5" is not a duration with its unit (ms, s, m or h), such as 200ms`,
 		"host=h1 max_lag=-5s":               "max_lag: -5s must be at least 0s",

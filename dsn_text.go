@@ -58,7 +58,7 @@ func (c *Consistency) UnmarshalText(text []byte) error {
 	if after, ok := strings.CutPrefix(s, "bounded:"); ok {
 		d, err := time.ParseDuration(after)
 		if err != nil || d < 0 {
-			return fmt.Errorf("%q needs %s after bounded:", s, durationHint)
+			return fmt.Errorf(`%q: after "bounded:" comes %s`, s, durationHint)
 		}
 		*c = Bounded(d)
 		return nil
