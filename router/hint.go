@@ -34,7 +34,7 @@ func (s *scanner) leadingComment() (string, bool) {
 		return s.src[start:s.pos], true
 	case s.at(0) == '/' && s.at(1) == '*':
 		s.skipBlock()
-		return strings.TrimSuffix(s.src[start:s.pos], "*/"), true
+		return strings.TrimSuffix(s.src[start:s.pos], "*/"), !s.unterminated
 	}
 	return "", false
 }
