@@ -32,8 +32,8 @@ func ParseLSN(s string) (LSN, error) {
 	if !ok || !isHex32(high) || !isHex32(low) {
 		return 0, fmt.Errorf("wal: %q is not an LSN: want two hexadecimal numbers like 16/B374D848", s)
 	}
-	h, _ := strconv.ParseUint(high, 16, 32) //nolint:errcheck // isHex32 has looked at every digit
-	l, _ := strconv.ParseUint(low, 16, 32)  //nolint:errcheck // isHex32 has looked at every digit
+	h, _ := strconv.ParseUint(high, 16, 32) // isHex32 has looked at every digit
+	l, _ := strconv.ParseUint(low, 16, 32)
 	return LSN(h<<32 | l), nil
 }
 

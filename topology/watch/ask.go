@@ -85,7 +85,9 @@ type asker struct {
 // ask sends the probe and reads its answer, until ctx ends.
 func (a *asker) ask(ctx context.Context) (topology.Observation, error) {
 	socket := a.conn.Conn()
-	stop := context.AfterFunc(ctx, func() { socket.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		socket.Close() //nolint:errcheck // it is closed to end a read or write
+	})
 	defer stop()
 
 	sent := time.Now()
@@ -221,15 +223,11 @@ func (a *asker) readHistory(o *topology.Observation) error {
 		return err
 	}
 	a.historyOf = o.Timeline
-	if err != nil || row[0] == nil {
+	if pg != nil || row[0] == nil {
 		return nil // not readable after all; the rest of the answer stands
 	}
-	history, err := wal.ParseHistory(o.Timeline, row[0])
-	if err != nil {
-		return err
-	}
-	o.History = history
-	return nil
+	o.History, err = wal.ParseHistory(o.Timeline, row[0])
+	return err
 }
 
 // close ends the session without waiting for the node.
@@ -239,7 +237,7 @@ func (a *asker) close() {
 		a.conn.Frontend().Send(&pgproto3.Terminate{})
 		a.conn.Frontend().Flush() //nolint:errcheck // the node learns it from the socket too
 	}
-	socket.Close()
+	socket.Close() //nolint:errcheck // nothing is left to be sent or read
 }
 
 // A reader takes a row apart. NULL reads as zero. The first failure stays.

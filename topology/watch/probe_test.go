@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"strings"
 	"testing"
@@ -396,9 +397,7 @@ func TestAReplicasTimelineIsTheHighestProven(t *testing.T) {
 			c := pgfake.NewCluster(2)
 			defer c.Close()
 			columns := map[int]any{colReplay: "0/500", colReceive: "0/400", colReceivedTimeline: nil}
-			for col, value := range tt.columns {
-				columns[col] = value
-			}
+			maps.Copy(columns, tt.columns)
 			answerProbes(c, columns)
 			o, err := askOnce(t, c, 2)
 			if err != nil {
