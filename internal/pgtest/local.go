@@ -143,7 +143,7 @@ func (f *localFleet) Launch(ctx context.Context, spec ServerSpec) (Server, error
 }
 
 func (f *localFleet) launch(ctx context.Context, spec ServerSpec) (_ *LocalServer, err error) {
-	port, err := takePort(ctx)
+	port, err := TakePort(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (f *localFleet) launch(ctx context.Context, spec ServerSpec) (_ *LocalServe
 		Settings: localSettings(spec.Settings),
 	})
 	if err != nil {
-		givePort(port)
+		GivePort(port)
 		return nil, err
 	}
 	s := &LocalServer{Instance: i, port: port}
@@ -234,7 +234,7 @@ func (s *LocalServer) Log() (string, error) {
 
 // remove ends the server and deletes its files.
 func (s *LocalServer) remove() error {
-	defer givePort(s.port)
+	defer GivePort(s.port)
 	//nolint:contextcheck // clean-up goes on when the caller's context has ended
 	return errors.Join(s.Close(), s.Remove(context.Background()))
 }

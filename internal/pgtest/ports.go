@@ -24,9 +24,10 @@ var ports = struct {
 	taken map[int]bool // guarded by mu
 }{taken: map[int]bool{}}
 
-// takePort returns a port of 127.0.0.1 on which nothing listens and which this
-// process has not taken before.
-func takePort(ctx context.Context) (int, error) {
+// TakePort returns a port of 127.0.0.1 on which nothing listens and which this
+// process has not taken before. It is below the range of outgoing connections,
+// so that none of them can be on it while the server that it is for is down.
+func TakePort(ctx context.Context) (int, error) {
 	ports.mu.Lock()
 	defer ports.mu.Unlock()
 	for range 1000 {
@@ -44,8 +45,8 @@ func takePort(ctx context.Context) (int, error) {
 	return 0, errors.New("pgtest: no free port found")
 }
 
-// givePort lets a port be taken again.
-func givePort(port int) {
+// GivePort lets a port that TakePort returned be taken again.
+func GivePort(port int) {
 	ports.mu.Lock()
 	defer ports.mu.Unlock()
 	delete(ports.taken, port)

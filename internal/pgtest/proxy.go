@@ -59,14 +59,14 @@ func StartProxy(target string) (*Proxy, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	p := &Proxy{target: target, stop: stop, changed: make(chan struct{}), links: map[*link]struct{}{}}
 	p.dial = func() (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", target) }
-	port, err := takePort(ctx)
+	port, err := TakePort(ctx)
 	if err != nil {
 		stop()
 		return nil, err
 	}
 	p.port = port
 	if err := p.Heal(); err != nil {
-		givePort(port)
+		GivePort(port)
 		stop()
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (p *Proxy) Close() error {
 	err := p.change(func(f *faults) { *f = faults{refuse: true} }) // nothing waits in a black hole
 	p.Cut()
 	p.running.Wait()
-	givePort(p.port)
+	GivePort(p.port)
 	return err
 }
 

@@ -229,7 +229,7 @@ func TestRefusedConnectionsAreReset(t *testing.T) {
 }
 
 func TestWithoutServerConnectionsEnd(t *testing.T) {
-	port, err := takePort(t.Context())
+	port, err := TakePort(t.Context())
 	OK(t, err)
 	p, err := StartProxy(loopback(port))
 	OK(t, err)
@@ -242,7 +242,7 @@ func TestWithoutServerConnectionsEnd(t *testing.T) {
 		t.Errorf("Dial = %v, want %v", err, syscall.ECONNRESET)
 	}
 	OK(t, p.Close())
-	givePort(port)
+	GivePort(port)
 }
 
 func TestCloseEndsEveryGoroutineWhateverTheFault(t *testing.T) {
