@@ -136,13 +136,18 @@ func (s *scanner) next() token {
 
 // skipSpace moves to the next byte that is neither white space nor comment.
 func (s *scanner) skipSpace() {
-	for s.pos < len(s.src) {
-		switch b := s.src[s.pos]; {
-		case classes[b] == classSpace:
-			s.pos++
-		case b == '-' && s.at(1) == '-':
+	for {
+		src, pos := s.src, s.pos
+		for pos < len(src) && classes[src[pos]] == classSpace {
+			pos++
+		}
+		s.pos = pos
+		switch {
+		case pos+1 >= len(src):
+			return
+		case src[pos] == '-' && src[pos+1] == '-':
 			s.skipLine()
-		case b == '/' && s.at(1) == '*':
+		case src[pos] == '/' && src[pos+1] == '*':
 			s.skipBlock()
 		default:
 			return
@@ -190,15 +195,18 @@ func (s *scanner) skipBlock() {
 // scanName scans what begins with a letter: an identifier, a keyword, or the
 // prefix of a quoted string such as E” or U&"".
 func (s *scanner) scanName() (kind, word) {
-	start := s.pos
-	for s.pos++; s.pos < len(s.src) && inName[s.src[s.pos]]; s.pos++ {
+	src, start := s.src, s.pos
+	pos := start + 1
+	for pos < len(src) && inName[src[pos]] {
+		pos++
 	}
-	if s.pos-start == 1 && s.pos < len(s.src) {
-		if k, ok := s.scanPrefixed(s.src[start]); ok {
+	s.pos = pos
+	if pos-start == 1 && pos < len(src) {
+		if k, ok := s.scanPrefixed(src[start]); ok {
 			return k, noWord
 		}
 	}
-	return name, lookupWord(s.src[start:s.pos])
+	return name, lookupWord(src[start:pos])
 }
 
 // scanPrefixed scans the string that follows the letter prefix, if one does.
@@ -228,17 +236,19 @@ func (s *scanner) scanPrefixed(prefix byte) (kind, bool) {
 // PostgreSQL calls a continued string is two tokens here, which is all the same
 // to a classifier.
 func (s *scanner) scanQuoted(quote byte, k kind) kind {
-	for s.pos++; ; {
-		n := strings.IndexByte(s.src[s.pos:], quote)
-		if n < 0 {
-			return s.cutShort()
+	src, pos := s.src, s.pos+1
+	for pos < len(src) {
+		if src[pos] != quote {
+			pos++
+			continue
 		}
-		s.pos += n + 1
-		if s.at(0) != quote {
+		if pos++; pos >= len(src) || src[pos] != quote {
+			s.pos = pos
 			return k
 		}
-		s.pos++
+		pos++
 	}
+	return s.cutShort()
 }
 
 // cutShort ends the text inside a token.
