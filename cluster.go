@@ -1,0 +1,376 @@
+package helios
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/heliosdb/helios/router"
+	"github.com/heliosdb/helios/topology"
+	"github.com/heliosdb/helios/topology/watch"
+)
+
+// Cluster is what a *sql.DB opened with this driver knows of its nodes, and
+// what it does about them. It is safe for concurrent use.
+type Cluster struct {
+	config     *Config
+	extras     extras
+	log        *slog.Logger
+	board      *topology.Board
+	prober     *watch.Prober
+	statements *router.Cache
+	routes     atomic.Pointer[routes] // never nil
+	whole      Session                // of every statement that has no session of its own
+	named      *named
+	counts     counts
+
+	statementCapacity int               // statements that stay prepared on a connection
+	execMode          pgx.QueryExecMode // of statements that do not say
+	measures          bool              // the balancer goes by latency
+
+	mu       sync.Mutex
+	nodes    map[string]*node // guarded by mu; by name
+	declared int              // guarded by mu; nodes declared so far
+	applied  uint64           // guarded by mu; version of the view behind routes
+	started  bool             // guarded by mu
+	closed   atomic.Bool      // written under mu
+	stop     context.CancelCauseFunc
+	ended    context.Context //nolint:containedctx // the cluster's own life, ended by Close
+	running  sync.WaitGroup  // every goroutine started by the cluster
+}
+
+// routes is what the query path reads: one view, and the nodes behind it. It is
+// immutable.
+type routes struct {
+	view     *topology.View
+	primary  *node             // nil if no node takes writes
+	replicas []*node           // that may be read
+	loads    []*router.Backend // of replicas, in the same order
+	heaviest int               // highest weight among loads
+	current  []*node           // replicas that are surely on the cluster's timeline
+	currents []*router.Backend // of current, in the same order
+	byName   map[string]*node
+}
+
+// newCluster returns a cluster that nothing was dialed on yet.
+func newCluster(cfg *Config, s extras) (*Cluster, error) {
+	c := &Cluster{
+		config:     cfg,
+		extras:     s,
+		log:        s.log,
+		statements: router.NewCache(statementCacheSize),
+		named:      newNamed(cfg.SessionTimeout),
+		nodes:      map[string]*node{},
+		measures:   cfg.Balance == router.Latency,
+	}
+	c.ended, c.stop = context.WithCancelCause(context.Background())
+	var declared []topology.Node
+	for i, host := range cfg.Hosts {
+		decl := topology.Node{Name: host.String(), Zone: cfg.ZoneOf(i), Weight: cfg.WeightOf(i)}
+		config, err := s.dialConfig(cfg, host)
+		if err != nil {
+			return nil, err
+		}
+		c.nodes[decl.Name] = c.newNode(decl.Name, config, decl)
+		c.statementCapacity, c.execMode = config.StatementCacheCapacity, config.DefaultQueryExecMode
+		declared = append(declared, decl)
+	}
+	c.board = topology.NewBoard(declared...)
+	c.prober = &watch.Prober{
+		Board:    c.board,
+		Interval: cfg.ProbeInterval,
+		Timeout:  cfg.ProbeTimeout,
+		Connect:  c.connectProbe,
+		Log:      s.log,
+	}
+	c.board.OnChange(c.apply)
+	c.mu.Lock()
+	c.rebuildLocked(c.board.Peek())
+	c.mu.Unlock()
+	return c, nil
+}
+
+// statementCacheSize is how many statement texts are remembered with their
+// class: some hundred bytes each.
+const statementCacheSize = 16384
+
+// ClusterOf returns the cluster behind db, which must have been opened with
+// this driver, directly or through a driver that wraps it and offers
+// Raw() driver.Conn.
+func ClusterOf(db *sql.DB) (*Cluster, error) {
+	if d, ok := db.Driver().(Driver); ok && d.connector != nil {
+		return d.connector.cluster, nil
+	}
+	conn, err := db.Conn(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("helios: cluster of this *sql.DB: %w", err)
+	}
+	defer conn.Close() //nolint:errcheck // a session without state has nothing to lose
+	var found *Cluster
+	err = conn.Raw(func(dc any) error {
+		for {
+			switch c := dc.(type) {
+			case *Conn:
+				found = c.cluster
+				return nil
+			case interface{ Raw() driver.Conn }:
+				dc = c.Raw()
+			default:
+				return fmt.Errorf("helios: this *sql.DB was opened with %T, not with helios", db.Driver())
+			}
+		}
+	})
+	return found, err
+}
+
+// start begins to watch the cluster, at the first session.
+func (c *Cluster) start() error {
+	if c.closed.Load() {
+		return ErrClosed
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed.Load() {
+		return ErrClosed
+	}
+	if c.started {
+		return nil
+	}
+	c.started = true
+	c.running.Go(func() {
+		if err := c.prober.Run(c.ended); err != nil && !errors.Is(err, ErrClosed) {
+			c.log.Error("cluster is no longer watched", "error", err)
+		}
+	})
+	return nil
+}
+
+// Close ends the cluster: every goroutine it started has returned and every
+// socket is closed when it returns. Statements under way fail. Closing the
+// *sql.DB calls it. It may be called more than once.
+func (c *Cluster) Close() error {
+	c.mu.Lock()
+	c.closed.Store(true)
+	nodes := make([]*node, 0, len(c.nodes))
+	for _, n := range c.nodes {
+		nodes = append(nodes, n)
+	}
+	c.mu.Unlock()
+	c.stop(ErrClosed)
+	for _, n := range nodes {
+		n.close()
+	}
+	c.running.Wait()
+	return nil
+}
+
+// connectProbe makes a connection for the prober.
+func (c *Cluster) connectProbe(ctx context.Context, name string) (*pgconn.PgConn, error) {
+	c.mu.Lock()
+	n := c.nodes[name]
+	c.mu.Unlock()
+	if n == nil {
+		return nil, fmt.Errorf("helios: node %s is not part of the cluster", name)
+	}
+	config := n.config.Config.Copy()
+	config.OnNotice, config.OnNotification = nil, nil
+	config.RuntimeParams["application_name"] = watch.ApplicationName
+	return pgconn.ConnectConfig(ctx, config)
+}
+
+// apply follows a new view: what it says takes effect here.
+func (c *Cluster) apply(old, view *topology.View) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if view.Version <= c.applied {
+		return
+	}
+	before := c.routes.Load()
+	c.rebuildLocked(view)
+	after := c.routes.Load()
+	for i := range view.Nodes {
+		if n := c.nodes[view.Nodes[i].Name]; n != nil {
+			c.followNodeLocked(n, nodeIn(old, n.name), &view.Nodes[i])
+		}
+	}
+	c.followPrimaryLocked(before, after)
+}
+
+// nodeIn returns the node called name in view; nil if it is not there.
+func nodeIn(view *topology.View, name string) *topology.Node {
+	for i := range view.Nodes {
+		if view.Nodes[i].Name == name {
+			return &view.Nodes[i]
+		}
+	}
+	return nil
+}
+
+// rebuildLocked publishes the routes of view.
+func (c *Cluster) rebuildLocked(view *topology.View) {
+	r := &routes{view: view, byName: make(map[string]*node, len(c.nodes))}
+	for i := range view.Nodes {
+		v := &view.Nodes[i]
+		n := c.nodes[v.Name]
+		if n == nil {
+			continue
+		}
+		r.byName[v.Name] = n
+		if host, _, err := net.SplitHostPort(v.Name); err == nil && r.byName[host] == nil {
+			r.byName[host] = n
+		}
+		if i == view.Primary {
+			r.primary = n
+		}
+		if v.Role != topology.RoleReplica || v.State != topology.StateUp {
+			continue
+		}
+		r.replicas, r.loads = append(r.replicas, n), append(r.loads, n.load)
+		if v.OnTimeline(view.Timeline) {
+			r.current, r.currents = append(r.current, n), append(r.currents, n.load)
+		}
+	}
+	r.heaviest = router.MaxWeight(r.loads)
+	c.applied = view.Version
+	c.routes.Store(r)
+}
+
+// followNodeLocked acts on what changed for one node.
+func (c *Cluster) followNodeLocked(n *node, old, now *topology.Node) {
+	was, wasOn := topology.StateUnknown, now.Timeline
+	if old != nil {
+		was, wasOn = old.State, old.Timeline
+	}
+	n.load.SetLag(now.Lag)
+	if now.Timeline != wasOn {
+		n.load.ResetReplay(now.ReplayLSN)
+	}
+	if was == now.State {
+		return
+	}
+	c.log.Info("node state changed", "node", n.name, "state", now.State.String(), "role", now.Role.String(), "reason", now.Reason)
+	switch now.State {
+	case topology.StateUp:
+		n.breaker.Probe(nil)
+		if was == topology.StateDown || was == topology.StateRefused {
+			n.load.Rejoined(c.now().UnixNano())
+		}
+	case topology.StateRefused:
+		n.pool.Fence(unsent(n.name, errors.New(now.Reason)))
+	case topology.StateDown:
+		c.running.Go(func() { c.fenceIfStillDown(n) })
+	case topology.StateUnknown:
+	}
+}
+
+// fenceIfStillDown cuts the connections of a node that has stayed down for the
+// time of one more probe: what is in flight there would wait for TCP to give
+// up. A single failed probe cuts nothing.
+func (c *Cluster) fenceIfStillDown(n *node) {
+	timer := time.NewTimer(c.config.ProbeTimeout)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.ended.Done():
+		return
+	}
+	if v := nodeIn(c.board.Peek(), n.name); v != nil && v.State == topology.StateDown {
+		n.pool.Fence(unsent(n.name, fmt.Errorf("node is down: %s", v.Reason)))
+	}
+}
+
+// followPrimaryLocked acts on a change of the primary.
+func (c *Cluster) followPrimaryLocked(before, after *routes) {
+	if after.primary == nil || before.primary == after.primary {
+		return
+	}
+	view := after.view
+	c.log.Info("primary changed", "node", after.primary.name, "timeline", uint32(view.Timeline))
+	c.counts.primaryChanges.Add(1)
+	after.primary.pool.Warm()
+	for i := range view.Nodes { // a node that was left behind is cut off: nobody waits for it any longer
+		v := &view.Nodes[i]
+		if v.State == topology.StateDown && c.nodes[v.Name] != nil {
+			c.nodes[v.Name].pool.Fence(unsent(v.Name, fmt.Errorf("node is down and %s took over", after.primary.name)))
+		}
+	}
+}
+
+// AddReplica makes the server at address (host or host:port) part of the
+// cluster while it runs. It is read as soon as it has answered a probe as a
+// healthy replica.
+func (c *Cluster) AddReplica(_ context.Context, address string) error {
+	cfg, err := ParseDSN("helios://" + address + "/")
+	if err != nil {
+		return fmt.Errorf("add replica: %w", err)
+	}
+	host := cfg.Hosts[0]
+	config, err := c.extras.dialConfig(c.config, host)
+	if err != nil {
+		return err
+	}
+	decl := topology.Node{Name: host.String(), Weight: 1}
+	c.mu.Lock()
+	if c.closed.Load() {
+		c.mu.Unlock()
+		return ErrClosed
+	}
+	if c.nodes[decl.Name] != nil {
+		c.mu.Unlock()
+		return fmt.Errorf("helios: add replica: node %s is part of the cluster already", decl.Name)
+	}
+	c.nodes[decl.Name] = c.newNode(decl.Name, config, decl)
+	c.mu.Unlock()
+	return c.board.Add(decl)
+}
+
+// RemoveReplica takes a node out of the cluster: it gets no new statements at
+// once, and is closed when those under way have ended or ctx ends. The primary
+// cannot be removed.
+func (c *Cluster) RemoveReplica(ctx context.Context, name string) error {
+	routes := c.routes.Load()
+	n := routes.byName[name]
+	switch {
+	case n == nil:
+		return fmt.Errorf("helios: remove replica: node %s is not part of the cluster", name)
+	case routes.primary == n:
+		return fmt.Errorf("helios: remove replica: node %s is the primary", name)
+	}
+	if err := c.board.Remove(n.name); err != nil {
+		return fmt.Errorf("helios: remove replica: %w", err)
+	}
+	c.mu.Lock()
+	delete(c.nodes, n.name)
+	c.rebuildLocked(c.board.Peek())
+	c.mu.Unlock()
+	err := n.drain(ctx)
+	n.close()
+	return err
+}
+
+// drain waits until no statement runs on n.
+func (n *node) drain(ctx context.Context) error {
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	for n.pool.Stats().Busy > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("helios: node %s was removed before its statements ended: %w", n.name, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// drainPoll is how often a node that is being removed is looked at.
+const drainPoll = 5 * time.Millisecond

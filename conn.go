@@ -1,0 +1,333 @@
+package helios
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/heliosdb/helios/pool"
+	"github.com/heliosdb/helios/router"
+)
+
+// Conn is what database/sql calls a connection: a session, without a socket of
+// its own. Each statement borrows a physical connection to the node it belongs
+// to. The session keeps one while it is in a transaction, and from the moment
+// it has state on the server (SET, temporary tables, advisory locks, LISTEN,
+// PREPARE …) until it ends.
+//
+// A Conn is used by one goroutine at a time; database/sql sees to that.
+type Conn struct {
+	cluster *Cluster
+	seed    uint64      // the balancer's, so that sessions do not march in step
+	hints   []pool.Hint // by ordinal of the node: the connection used there last
+	args    []any       // buffer of the statement's arguments
+	option  func(*wish) // what option arguments of the coming statement ask for
+	direct  run         // of Exec, which is over when it returns
+
+	held     *pool.Conn // of a transaction or a pinned session; nil if there is none
+	heldNode *node
+	busy     bool // rows of held are still being read
+	pinned   bool // held stays when the transaction ends
+	lent     bool // held was handed out through Conn: what was done with it is not known
+	lost     bool // the pinned connection is gone, and the session's state with it
+	tx       *tx  // nil outside a transaction
+	alone    bool // the session closes its cluster
+}
+
+// What database/sql may ask of a connection.
+var (
+	_ driver.Conn               = (*Conn)(nil)
+	_ driver.ConnPrepareContext = (*Conn)(nil)
+	_ driver.ConnBeginTx        = (*Conn)(nil)
+	_ driver.ExecerContext      = (*Conn)(nil)
+	_ driver.QueryerContext     = (*Conn)(nil)
+	_ driver.Pinger             = (*Conn)(nil)
+	_ driver.SessionResetter    = (*Conn)(nil)
+	_ driver.Validator          = (*Conn)(nil)
+	_ driver.NamedValueChecker  = (*Conn)(nil)
+)
+
+// ExecContext implements driver.ExecerContext.
+func (s *Conn) ExecContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, error) {
+	q, err := s.newQuery(ctx, sql, args)
+	if err != nil {
+		return nil, err
+	}
+	r := &s.direct
+	*r = run{session: s, q: q}
+	event, err := r.execute(ctx)
+	for err == nil && event != pool.EventEnd {
+		event, err = r.conn.Next(ctx)
+	}
+	if r.conn == nil {
+		return nil, err
+	}
+	affected := r.conn.Result().Affected
+	if err = r.finish(ctx, err); err != nil {
+		return nil, err
+	}
+	return driver.RowsAffected(affected), nil
+}
+
+// QueryContext implements driver.QueryerContext.
+func (s *Conn) QueryContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Rows, error) {
+	q, err := s.newQuery(ctx, sql, args)
+	if err != nil {
+		return nil, err
+	}
+	r := &rows{ctx: ctx}
+	r.run = run{session: s, q: q}
+	event, err := r.run.execute(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.begin(event)
+	return r, nil
+}
+
+// PrepareContext implements driver.ConnPrepareContext. Nothing is sent: the
+// statement is prepared on every connection that executes it, when it does, and
+// outlives the session it was made in. A mistake in sql shows at its first use.
+func (s *Conn) PrepareContext(_ context.Context, sql string) (driver.Stmt, error) {
+	return &stmt{session: s, sql: sql}, nil
+}
+
+// Prepare implements driver.Conn.
+func (s *Conn) Prepare(sql string) (driver.Stmt, error) {
+	return s.PrepareContext(context.Background(), sql)
+}
+
+// CheckNamedValue implements driver.NamedValueChecker. Every Go value that pgx
+// can encode is welcome; an [Option] is taken out of the arguments.
+func (s *Conn) CheckNamedValue(v *driver.NamedValue) error {
+	option, ok := v.Value.(Option)
+	if !ok {
+		return nil
+	}
+	if option.apply == nil {
+		return errEmptyOption
+	}
+	before := s.option
+	s.option = func(w *wish) {
+		if before != nil {
+			before(w)
+		}
+		option.apply(w)
+	}
+	return driver.ErrRemoveArgument
+}
+
+// Ping implements driver.Pinger: the primary answers, or the node the context
+// names. With target_session_attrs=standby a replica does.
+func (s *Conn) Ping(ctx context.Context) error {
+	_, err := s.ExecContext(Primary(ctx), pingText, nil)
+	return err
+}
+
+// pingText is a statement that does nothing. It reaches the server all the same.
+const pingText = "-- ping"
+
+// ResetSession implements driver.SessionResetter: the next session starts. The
+// one before gave everything back when it ended.
+func (s *Conn) ResetSession(context.Context) error {
+	s.option, s.lost = nil, false
+	if s.cluster.closed.Load() {
+		return driver.ErrBadConn
+	}
+	return nil
+}
+
+// IsValid implements driver.Validator. database/sql asks when a session ends:
+// the place to give back what the session holds.
+func (s *Conn) IsValid() bool {
+	s.endSession()
+	return !s.cluster.closed.Load()
+}
+
+// Close implements driver.Conn.
+func (s *Conn) Close() error {
+	s.endSession()
+	if s.alone {
+		return s.cluster.Close()
+	}
+	return nil
+}
+
+// Raw returns the session itself. Packages that wrap drivers offer a method of
+// this name; asking for it twice does no harm.
+func (s *Conn) Raw() driver.Conn { return s }
+
+// Conn returns a pgx connection to the primary for what only pgx can do: COPY,
+// large objects, batches. The session is pinned to it; what it is used for must
+// be over when the function given to sql.Conn.Raw returns. It returns nil if no
+// connection could be had within failover_wait: [Conn.PgxConn] says why.
+func (s *Conn) Conn() *pgx.Conn {
+	conn, err := s.PgxConn(context.Background())
+	if err != nil {
+		s.cluster.log.Warn("no connection to lend", "error", err)
+		return nil
+	}
+	return conn
+}
+
+// PgxConn is like [Conn.Conn], with a context and an error. With [Node] in ctx
+// the connection is to that node.
+func (s *Conn) PgxConn(ctx context.Context) (*pgx.Conn, error) {
+	if s.busy {
+		return nil, errBusy
+	}
+	if s.held == nil {
+		r := run{session: s}
+		var err error
+		if r.q, err = s.newQuery(Primary(ctx), pinText, nil); err != nil {
+			return nil, err
+		}
+		if wish := wishOf(ctx); wish != nil {
+			r.q.wish = *wish
+		}
+		event, err := r.execute(ctx)
+		for err == nil && event != pool.EventEnd {
+			event, err = r.conn.Next(ctx)
+		}
+		if r.conn != nil {
+			err = r.finish(ctx, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if s.held == nil {
+			return nil, ErrSessionLost
+		}
+	}
+	s.held.DirtyStatements()
+	s.lent = true
+	return s.held.Pgx(), nil
+}
+
+// pinText is a statement that does nothing but needs a session.
+const pinText = "RESET application_name"
+
+// hintFor returns where the session remembers its connection to n.
+func (s *Conn) hintFor(n *node) *pool.Hint {
+	if n.ordinal >= len(s.hints) {
+		s.hints = append(s.hints, make([]pool.Hint, n.ordinal+1-len(s.hints))...)
+	}
+	return &s.hints[n.ordinal]
+}
+
+// hold keeps r's connection for the session: until the transaction ends, or,
+// once the statement has to do with the session's state, until the session does.
+func (s *Conn) hold(r *run) {
+	if s.tx == nil && r.q.stmt.Class != router.Session {
+		return
+	}
+	if s.held == nil {
+		s.held, s.heldNode, s.busy = r.conn, r.place.node, true
+	}
+	s.pinned = s.pinned || r.q.stmt.Class == router.Session
+}
+
+// endSession gives back what the session holds.
+func (s *Conn) endSession() {
+	if s.lent && s.held != nil {
+		s.cluster.whole.wroteBlindly()
+	}
+	conn, n := s.held, s.heldNode
+	s.held, s.heldNode, s.tx = nil, nil, nil
+	s.busy, s.pinned, s.lent, s.lost = false, false, false, false
+	if conn != nil {
+		s.giveBack(n, conn)
+	}
+}
+
+// giveBack returns a connection to its node's pool.
+func (s *Conn) giveBack(n *node, conn *pool.Conn) {
+	switch {
+	case conn.Broken():
+		n.pool.Discard(conn)
+	case conn.Clean():
+		n.pool.Release(conn, s.hintFor(n))
+	default:
+		n.pool.ReleaseDirty(conn)
+	}
+}
+
+// lose gives up the connection that held the session's state, and says so: the
+// session is not moved to another one.
+func (s *Conn) lose(why error) error {
+	n := s.heldNode
+	n.pool.Discard(s.held)
+	s.held, s.heldNode, s.busy, s.lost = nil, nil, false, true
+	if s.tx != nil {
+		return sent(n.name, fmt.Errorf("%w, %w: %w", ErrSessionLost, ErrNotCommitted, why))
+	}
+	return sent(n.name, fmt.Errorf("%w: %w", ErrSessionLost, why))
+}
+
+var errBusy = errors.New("helios: the rows of the session's last statement are still open: close them first")
+
+// executeHeld sends a statement on the connection that the session holds.
+func (r *run) executeHeld(ctx context.Context) (pool.Event, error) {
+	s := r.session
+	if s.busy {
+		return pool.EventEnd, errBusy
+	}
+	r.conn, r.place = s.held, place{node: s.heldNode, reason: "the session holds a connection"}
+	if err := s.settle(ctx); err != nil {
+		return pool.EventEnd, err
+	}
+	s.busy = true
+	s.heldNode.load.Begin()
+	event, err := r.send(ctx, r.heldFrame())
+	if err == nil {
+		s.hold(r)
+		return event, nil
+	}
+	return pool.EventEnd, r.heldFailed(ctx, err)
+}
+
+// settle makes the held connection fit for a statement, after one that was
+// interrupted.
+func (s *Conn) settle(ctx context.Context) error {
+	if !s.held.Usable() {
+		return s.lose(errors.New("the connection is gone"))
+	}
+	if err := s.held.Settle(ctx); err != nil {
+		return s.lose(err)
+	}
+	return nil
+}
+
+// heldFrame returns the frame of a statement on a held connection.
+func (r *run) heldFrame() frame {
+	s := r.session
+	switch {
+	case s.tx != nil && !s.tx.begun:
+		return s.tx.opening(r)
+	case r.conn.TxStatus() != 'I':
+		return frame{}
+	default:
+		return r.autocommit()
+	}
+}
+
+// heldFailed ends a statement on a held connection that failed before its first
+// row.
+func (r *run) heldFailed(ctx context.Context, err error) error {
+	switch err.(type) { //nolint:errorlint // send returns them bare
+	case *pgconn.PgError, *argumentError:
+		r.conn.Forget(r.q.stmt.SQL) // prepared anew, should its plan be void
+		r.release()
+		return err
+	default:
+		return r.broke(ctx, err)
+	}
+}
+
+// now returns the time on the driver's clock.
+func (c *Cluster) now() time.Time { return time.Now() }

@@ -1,0 +1,100 @@
+package helios
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/heliosdb/helios/pool"
+	"github.com/heliosdb/helios/router"
+	"github.com/heliosdb/helios/topology"
+)
+
+// node is one PostgreSQL server with everything the driver keeps about it. It
+// lives from its declaration to its removal; views come and go meanwhile.
+type node struct {
+	name    string
+	ordinal int // of all nodes ever declared; sessions keep hints by it
+	config  *pgx.ConnConfig
+	pool    *pool.Pool
+	breaker *pool.Breaker
+	load    *router.Backend
+	traffic pool.Traffic
+	counts  nodeCounts
+}
+
+// dialTimeout bounds one attempt to connect, authentication included, unless
+// the DSN has a connect_timeout.
+const dialTimeout = 5 * time.Second
+
+// newNode returns a node that nothing was dialed on yet.
+func (c *Cluster) newNode(name string, config *pgx.ConnConfig, decl topology.Node) *node {
+	n := &node{name: name, ordinal: c.declared, config: config}
+	c.declared++
+	n.load = &router.Backend{Name: name, Zone: decl.Zone, Weight: decl.Weight}
+	n.breaker = pool.NewBreaker(name, pool.BreakerConfig{OnChange: n.load.SetBlocked})
+	timeout := dialTimeout
+	if config.ConnectTimeout > 0 {
+		timeout = config.ConnectTimeout
+	}
+	n.pool = pool.New(pool.Config{
+		Name:         name,
+		Dial:         func(ctx context.Context) (*pool.Conn, error) { return c.dial(ctx, n) },
+		MaxConns:     c.config.PoolMaxConns,
+		MinConns:     c.config.PoolMinConns,
+		MaxDials:     c.config.MaxDials,
+		DialTimeout:  timeout,
+		Clean:        func(ctx context.Context, conn *pool.Conn) error { return conn.Restore(ctx, c.extras.afterConnect) },
+		CleanTimeout: timeout,
+	})
+	return n
+}
+
+// dial makes one connection to n and lets the breaker know how it went.
+func (c *Cluster) dial(ctx context.Context, n *node) (*pool.Conn, error) {
+	conn, err := pool.Dial(ctx, pool.DialOptions{
+		Config:            n.config,
+		Traffic:           &n.traffic,
+		OnStatus:          func(conn *pool.Conn) { c.roleReported(n, conn) },
+		AfterConnect:      c.extras.afterConnect,
+		StatementCapacity: c.statementCapacity,
+	})
+	if err != nil {
+		c.blame(n, err)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// blame tells the breaker and the prober that n failed. Errors that say nothing
+// about the node (SQL errors, the caller's own timeout, too many connections)
+// are not held against it.
+func (c *Cluster) blame(n *node, err error) {
+	if !pool.Counts(err) {
+		return
+	}
+	n.counts.failures.Add(1)
+	n.breaker.Failure(err)
+	c.prober.Kick(n.name)
+}
+
+// roleReported hears from a response that n's role may have changed, and has it
+// looked at. It runs on the query path: it must not block.
+func (c *Cluster) roleReported(n *node, conn *pool.Conn) {
+	routes := c.routes.Load()
+	isPrimary := routes.primary == n
+	switch {
+	case isPrimary && (conn.InRecovery() || conn.ReadOnly()):
+		c.board.Doubt(n.name, errors.New("the server reports that it takes no writes"))
+		c.prober.Kick("")
+	case !isPrimary:
+		c.prober.Kick(n.name)
+	}
+}
+
+// close ends everything of the node.
+func (n *node) close() {
+	n.pool.Close() //nolint:errcheck // closing sockets has no news for anybody
+}

@@ -1,0 +1,273 @@
+package helios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/heliosdb/helios/router"
+	"github.com/heliosdb/helios/topology"
+	"github.com/heliosdb/helios/wal"
+)
+
+// place is where a statement goes and why: the outcome of decide, which is the
+// one function that chooses a node.
+type place struct {
+	node    *node
+	replica bool    // node was chosen as one of the replicas
+	check   bool    // the node must prove in front of the read that it has replayed want
+	want    wal.LSN // position the read must see; 0 for any
+	learn   uint64  // how many writes of unknown position the read on the primary learns about; 0 for none
+	reason  string  // for people
+}
+
+// tries is what earlier attempts at the same statement have found out.
+type tries struct {
+	tried     []*node // replicas that failed or were behind
+	behind    int     // replicas that had not replayed enough
+	toPrimary bool    // a replica refused the statement, or cannot answer it
+	repeated  int     // times the statement was sent again to the node it came from
+	attempts  int
+	deadline  time.Time // when waiting for a node ends; zero until somebody waits
+	last      error     // what the last attempt failed with
+}
+
+// maxBehind is how many replicas are asked for a position before the read goes
+// to the primary.
+const maxBehind = 2
+
+// errStillBehind says that replicas answer but none has replayed enough yet.
+var errStillBehind = errors.New("no replica has replayed what the session has seen")
+
+// decide says where q goes by what is known at this moment: hint, then class of
+// the statement, then the consistency that is wanted, then the candidates, then
+// the balancer. Transactions and pinned sessions never come here: they have
+// their connection.
+//
+// An error that wraps ErrNoPrimary, ErrNoReplica or ErrSplitBrain may go away by
+// waiting.
+func (c *Cluster) decide(r *routes, q *query, t *tries) (place, error) {
+	if q.wish.node != "" {
+		return c.decideNode(r, q.wish.node)
+	}
+	why, primary := c.needsPrimary(q, t)
+	if !primary {
+		p, err := c.decideReplica(r, q, t)
+		if err == nil || errors.Is(err, ErrWriteLost) {
+			return p, err
+		}
+		if c.config.replicasOnly() || c.config.ReplicaFallback == FallbackError {
+			return place{}, err
+		}
+		why = err.Error()
+	}
+	return c.decidePrimary(r, q, why)
+}
+
+// needsPrimary says whether only the primary will do for q, and why.
+func (c *Cluster) needsPrimary(q *query, t *tries) (string, bool) {
+	switch {
+	case c.config.replicasOnly():
+		return "", false
+	case c.config.primaryOnly():
+		return "target_session_attrs asks for a server that takes writes", true
+	case t.toPrimary:
+		return "a replica could not answer it", true
+	case q.hint() == router.HintPrimary:
+		return "hint", true
+	case q.readOnlyTx:
+		return "", false
+	case q.hint() == router.HintReplica:
+		return "", false
+	case q.stmt.Class != router.Read:
+		return q.stmt.Reason, true
+	case q.stmt.Learned():
+		return "a replica has refused this text before", true
+	case q.level.kind == levelStrong:
+		return "consistency strong", true
+	default:
+		return "", false
+	}
+}
+
+// decideNode sends a statement to the node its caller has named.
+func (c *Cluster) decideNode(r *routes, name string) (place, error) {
+	n := r.byName[name]
+	if n == nil {
+		return place{}, unsent("", fmt.Errorf("no node is called %q", name))
+	}
+	v := nodeIn(r.view, n.name)
+	if v != nil && v.State == topology.StateRefused {
+		return place{}, unsent(n.name, errors.New(v.Reason))
+	}
+	return place{node: n, reason: "the caller named this node"}, nil
+}
+
+// decidePrimary sends a statement to the primary.
+func (c *Cluster) decidePrimary(r *routes, q *query, why string) (place, error) {
+	switch {
+	case r.view.Split:
+		return place{}, unsent("", ErrSplitBrain)
+	case r.primary == nil:
+		return place{}, unsent("", fmt.Errorf("%w: %s", ErrNoPrimary, describeView(r.view)))
+	case q.writes() && len(r.replicas) < c.config.MinReplicas:
+		return place{}, unsent("", fmt.Errorf("%w: %d healthy where min_replicas asks for %d", ErrNoReplica, len(r.replicas), c.config.MinReplicas))
+	}
+	p := place{node: r.primary, reason: why}
+	if !q.writes() {
+		if n, blind := q.session.blind(); blind {
+			p.learn = n
+		}
+	}
+	return p, nil
+}
+
+// decideReplica chooses a replica for a read.
+func (c *Cluster) decideReplica(r *routes, q *query, t *tries) (place, error) {
+	switch q.level.kind {
+	case levelEventual:
+		return c.pick(r.replicas, r.loads, r.heaviest, place{reason: "read"}, q, t)
+	case levelBounded:
+		lsn, known := c.board.PrimaryAt(c.now().Add(-q.level.bound))
+		if !known {
+			return place{}, unsent("", fmt.Errorf("%w: the primary's position %v ago is not known", ErrNoReplica, q.level.bound))
+		}
+		return c.pickFresh(r, place{want: lsn, reason: "bounded read"}, q, t)
+	case levelSession, levelStrong:
+	}
+	if _, blind := q.session.blind(); blind {
+		return place{}, unsent("", fmt.Errorf("%w: the position of the session's last write is not known yet", ErrNoReplica))
+	}
+	lsn, verdict := q.session.wants(r.view)
+	switch verdict {
+	case wal.Lost:
+		c.counts.writesLost.Add(1)
+		return place{}, unsent("", ErrWriteLost)
+	case wal.Undecided:
+		return place{}, unsent("", fmt.Errorf("%w: where timeline %d began is not known", ErrNoReplica, r.view.Timeline))
+	case wal.Kept:
+	}
+	return c.pickFresh(r, place{want: lsn, reason: "session read"}, q, t)
+}
+
+// pickFresh chooses a replica that sees p.want: one that is known to, else one
+// that is made to prove it.
+func (c *Cluster) pickFresh(r *routes, p place, q *query, t *tries) (place, error) {
+	if p.want == 0 {
+		return c.pick(r.replicas, r.loads, r.heaviest, p, q, t)
+	}
+	if found, err := c.pick(r.current, r.currents, r.heaviest, p, q, t); err == nil {
+		return found, nil
+	}
+	if t.behind >= maxBehind {
+		return place{}, unsent("", fmt.Errorf("%w: %w", ErrNoReplica, errStillBehind))
+	}
+	p.check = true
+	return c.pick(r.current, r.currents, r.heaviest, p, q, t)
+}
+
+// pick has the balancer choose among candidates.
+func (c *Cluster) pick(nodes []*node, loads []*router.Backend, heaviest int, p place, q *query, t *tries) (place, error) {
+	need := router.Need{Zone: c.config.Zone, MaxLag: c.config.MaxLag, Now: c.now().UnixNano(), MaxWeight: heaviest}
+	for i, n := range nodes {
+		if slices.Contains(t.tried, n) {
+			need.Tried.Add(i)
+		}
+	}
+	if !p.check {
+		need.Replayed = p.want
+	}
+	i := c.config.Balance.Pick(loads, &need, q.seed)
+	if i < 0 {
+		return place{}, unsent("", fmt.Errorf("%w: %d known, none may answer", ErrNoReplica, len(nodes)))
+	}
+	p.node, p.replica = nodes[i], true
+	return p, nil
+}
+
+// describeView says in one line what the nodes are, for an error.
+func describeView(view *topology.View) string {
+	text := ""
+	for i := range view.Nodes {
+		n := &view.Nodes[i]
+		if i > 0 {
+			text += "; "
+		}
+		text += n.Name + " is " + n.State.String()
+		switch {
+		case n.Reason != "":
+			text += " (" + n.Reason + ")"
+		case n.State == topology.StateUp:
+			text += " (" + n.Role.String() + ")"
+		}
+	}
+	return text
+}
+
+// locate decides where q goes, and waits while there is no node for it, until
+// one appears, failover_wait has passed or ctx ends.
+func (c *Cluster) locate(ctx context.Context, q *query, t *tries) (place, error) {
+	for {
+		r := c.routes.Load()
+		changed := c.board.Changed()
+		if r = c.routes.Load(); !r.view.Settled {
+			if err := c.wait(ctx, t, changed, unsent("", ErrNoPrimary)); err != nil {
+				return place{}, err
+			}
+			continue
+		}
+		p, err := c.decide(r, q, t)
+		if err == nil {
+			return p, nil
+		}
+		if !c.worthWaiting(err) {
+			return place{}, err
+		}
+		if err := c.wait(ctx, t, changed, err); err != nil {
+			return place{}, err
+		}
+		t.behind, t.tried = 0, t.tried[:0]
+	}
+}
+
+// worthWaiting reports whether err of decide may go away within failover_wait.
+// A read that may not use the primary waits for a replica to catch up, but not
+// for one to come.
+func (c *Cluster) worthWaiting(err error) bool {
+	if errors.Is(err, ErrNoReplica) && c.config.ReplicaFallback == FallbackError {
+		return errors.Is(err, errStillBehind)
+	}
+	return errors.Is(err, ErrNoPrimary) || errors.Is(err, ErrNoReplica) || errors.Is(err, ErrSplitBrain)
+}
+
+// Waiting for a node polls as well: a replica that catches up, or a connection
+// that is taken again, changes no view.
+const waitPoll = 5 * time.Millisecond
+
+// wait lets a moment pass. It returns why, when the wait has been long enough.
+func (c *Cluster) wait(ctx context.Context, t *tries, changed <-chan struct{}, why error) error {
+	now := time.Now()
+	if t.deadline.IsZero() {
+		t.deadline = now.Add(c.config.FailoverWait)
+		c.counts.waits.Add(1)
+	}
+	if !now.Before(t.deadline) {
+		if t.last != nil {
+			return fmt.Errorf("%w (last attempt: %w)", why, t.last)
+		}
+		return why
+	}
+	timer := time.NewTimer(min(waitPoll, t.deadline.Sub(now)))
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
+		return interrupted(ctx, why)
+	case <-c.ended.Done():
+		return unsent("", ErrClosed)
+	}
+	return nil
+}

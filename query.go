@@ -1,0 +1,159 @@
+package helios
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/heliosdb/helios/router"
+)
+
+// query is one statement of the application with all that was said about it.
+type query struct {
+	stmt    *router.Statement
+	args    []any
+	mode    pgx.QueryExecMode
+	formats pgx.QueryResultFormats
+	byOID   pgx.QueryResultFormatsByOID
+	wish    wish
+	session *Session
+	level   Consistency
+	seed    *uint64 // the balancer's, of the driver session
+
+	readOnlyTx bool // the first statement of a read-only transaction
+}
+
+// hint returns where the caller wants the statement to go. A context and an
+// option argument outweigh a leading comment.
+func (q *query) hint() router.Hint {
+	if q.wish.hint != router.HintNone {
+		return q.wish.hint
+	}
+	return q.stmt.Hint
+}
+
+// writes reports whether the statement may change data or state.
+func (q *query) writes() bool { return q.stmt.Class != router.Read && !q.readOnlyTx }
+
+// repeatable reports whether the statement may be sent again after it may have
+// been executed: a read has no effect that could happen twice.
+func (q *query) repeatable() bool { return q.stmt.Class == router.Read }
+
+// newQuery gathers what is said about a statement: by the context, by option
+// arguments that CheckNamedValue kept, and by pgx's leading options.
+func (s *Conn) newQuery(ctx context.Context, sql string, named []driver.NamedValue) (query, error) {
+	c := s.cluster
+	q := query{mode: c.execMode, level: c.config.Consistency, session: &c.whole, seed: &s.seed}
+	if w := wishOf(ctx); w != nil {
+		q.wish = *w
+	}
+	if s.option != nil {
+		s.option(&q.wish)
+		s.option = nil
+	}
+	c.applyWish(&q)
+	q.args = s.arguments(named)
+	sql, err := q.takeOptions(ctx, sql)
+	if err != nil {
+		return query{}, err
+	}
+	q.stmt = c.statements.Get(sql)
+	return q, nil
+}
+
+// applyWish finds the session and the level the wish names.
+func (c *Cluster) applyWish(q *query) {
+	switch {
+	case q.wish.session != nil:
+		q.session = q.wish.session
+	case q.wish.id != "":
+		q.session = c.named.get(q.wish.id, c.now())
+	}
+	if q.wish.level != nil {
+		q.level = *q.wish.level
+	}
+}
+
+// arguments returns the values of named in the session's own buffer.
+func (s *Conn) arguments(named []driver.NamedValue) []any {
+	s.args = s.args[:0]
+	for i := range named {
+		s.args = append(s.args, named[i].Value)
+	}
+	return s.args
+}
+
+// takeOptions honours the options that pgx takes as leading arguments.
+func (q *query) takeOptions(ctx context.Context, sql string) (string, error) {
+	var rewriter pgx.QueryRewriter
+	for len(q.args) > 0 {
+		switch option := q.args[0].(type) {
+		case pgx.QueryResultFormats:
+			q.formats = option
+		case pgx.QueryResultFormatsByOID:
+			q.byOID = option
+		case pgx.QueryExecMode:
+			q.mode = option
+		case pgx.QueryRewriter:
+			rewriter = option
+		default:
+			return q.rewrite(ctx, sql, rewriter)
+		}
+		q.args = q.args[1:]
+	}
+	return q.rewrite(ctx, sql, rewriter)
+}
+
+// rewrite applies a pgx.QueryRewriter, such as pgx.NamedArgs. It is given no
+// connection: which one the statement goes to is not known before its text is.
+func (q *query) rewrite(ctx context.Context, sql string, rewriter pgx.QueryRewriter) (string, error) {
+	if rewriter == nil {
+		return sql, nil
+	}
+	sql, args, err := rewriter.RewriteQuery(ctx, nil, sql, q.args)
+	if err != nil {
+		return "", fmt.Errorf("rewrite query failed: %w", err)
+	}
+	q.args = args
+	return sql, nil
+}
+
+// resultFormats returns the formats the caller asked for; nil for the driver's
+// own choice.
+func (q *query) resultFormats(fields []pgconn.FieldDescription) []int16 {
+	switch {
+	case q.byOID == nil && len(q.formats) == 1: // one for all, as in the protocol
+		return slices.Repeat(q.formats, len(fields))
+	case q.byOID == nil:
+		return q.formats
+	}
+	formats := make([]int16, len(fields))
+	for i := range fields {
+		formats[i] = q.byOID[fields[i].DataTypeOID]
+	}
+	return formats
+}
+
+// formatsAsUsual reports whether the driver chooses the result formats.
+func (q *query) formatsAsUsual() bool { return q.byOID == nil && q.formats == nil && !q.oneShot() }
+
+// oneShot reports whether the statement is parsed with every execution, with
+// text parameters: what pgx calls QueryExecModeExec, and what stands for its
+// simple protocol here, which is never used for a single statement.
+func (q *query) oneShot() bool {
+	return q.mode == pgx.QueryExecModeExec || q.mode == pgx.QueryExecModeSimpleProtocol
+}
+
+// unnamed reports whether the statement is not to stay prepared.
+func (q *query) unnamed() bool {
+	return q.mode == pgx.QueryExecModeDescribeExec || q.mode == pgx.QueryExecModeCacheDescribe ||
+		len(q.stmt.SQL) > maxPreparedText
+}
+
+// maxPreparedText is the length of text in bytes up to which a statement stays
+// prepared. Longer ones hardly come twice.
+const maxPreparedText = 8 << 10

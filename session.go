@@ -1,0 +1,206 @@
+package helios
+
+import (
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/heliosdb/helios/topology"
+	"github.com/heliosdb/helios/wal"
+)
+
+// Session is what read-your-writes is promised to: the reads of a session see
+// its earlier writes, on whichever node they run. Put it into the context of a
+// request with [WithSession]; a context without one belongs to the session of
+// the whole *sql.DB.
+//
+// The zero Session is ready for use. A Session is safe for concurrent use and
+// must not be copied.
+type Session struct {
+	seen atomic.Pointer[seen]
+	// writes counts the writes whose position is not known (lsn=lazy, a lost
+	// answer, a connection lent through Raw), learned how many of them the
+	// position covers by now. While they differ, reads go to the primary, and
+	// learn there.
+	writes, learned atomic.Uint64
+}
+
+// seen is the newest position of a session on one timeline.
+type seen struct {
+	systemID uint64
+	timeline wal.Timeline
+	lsn      atomic.Uint64 // only grows
+	// before is the position on an older timeline that this one took over from;
+	// zero once it was found to be part of this timeline's past.
+	before wal.Position
+}
+
+// NewSession returns a session that has seen nothing.
+func NewSession() *Session { return &Session{} }
+
+// Token returns what the session has seen, to be carried to another process.
+// After a write whose position is not known yet it covers the writes before.
+func (s *Session) Token() Token {
+	cur := s.seen.Load()
+	if cur == nil {
+		return Token{}
+	}
+	return Token{SystemID: cur.systemID, Timeline: cur.timeline, LSN: wal.LSN(cur.lsn.Load())}
+}
+
+// Advance makes the session see at least t as well. Tokens merge: the greatest
+// position on the newest timeline counts.
+func (s *Session) Advance(t Token) {
+	if t.Timeline == 0 || t.LSN == 0 {
+		return
+	}
+	for {
+		cur := s.seen.Load()
+		switch {
+		case cur == nil || t.Timeline > cur.timeline:
+			if s.seen.CompareAndSwap(cur, cur.succeeded(t)) {
+				return
+			}
+		case t.Timeline < cur.timeline:
+			return // what an older timeline held was judged when this one took over
+		default:
+			raise(&cur.lsn, uint64(t.LSN))
+			return
+		}
+	}
+}
+
+// wroteBlindly notes a write whose position is not known.
+func (s *Session) wroteBlindly() { s.writes.Add(1) }
+
+// blind returns the count of writes to learn about; false if there is nothing
+// to learn.
+func (s *Session) blind() (uint64, bool) {
+	n := s.writes.Load()
+	return n, n != s.learned.Load()
+}
+
+// learn notes that the position covers the first n such writes.
+func (s *Session) learn(n uint64) { raise(&s.learned, n) }
+
+// succeeded returns what follows cur, which may be nil, on t's newer timeline.
+func (cur *seen) succeeded(t Token) *seen {
+	next := &seen{systemID: t.SystemID, timeline: t.Timeline}
+	next.lsn.Store(uint64(t.LSN))
+	if cur != nil && cur.systemID == t.SystemID {
+		next.before = wal.Position{Timeline: cur.timeline, LSN: wal.LSN(cur.lsn.Load())}
+	}
+	return next
+}
+
+// raise makes v at least n.
+func raise(v *atomic.Uint64, n uint64) {
+	for old := v.Load(); n > old; old = v.Load() {
+		if v.CompareAndSwap(old, n) {
+			return
+		}
+	}
+}
+
+// wants returns the position a read of the session must see in view, and what
+// is known about the session's writes. With wal.Lost the loss is reported this
+// once: from now on the session asks for what the newest timeline kept of it.
+func (s *Session) wants(view *topology.View) (wal.LSN, wal.Verdict) {
+	cur := s.seen.Load()
+	if cur == nil {
+		return 0, wal.Kept
+	}
+	at := wal.Position{Timeline: cur.timeline, LSN: wal.LSN(cur.lsn.Load())}
+	if cur.timeline >= view.Timeline && cur.before == (wal.Position{}) {
+		return at.LSN, wal.Kept
+	}
+	if cur.before != (wal.Position{}) && view.History.Holds(cur.before, cur.timeline) == wal.Lost {
+		return at.LSN, s.forget(cur, at)
+	}
+	switch verdict := view.History.Holds(at, view.Timeline); verdict {
+	case wal.Lost:
+		kept := wal.Position{Timeline: view.Timeline}
+		return 0, s.forget(cur, kept)
+	case wal.Kept, wal.Undecided:
+		return at.LSN, verdict
+	default:
+		return at.LSN, verdict
+	}
+}
+
+// forget lets the session go on from at, and reports the loss unless somebody
+// else has done so at the same moment.
+func (s *Session) forget(cur *seen, at wal.Position) wal.Verdict {
+	next := &seen{systemID: cur.systemID, timeline: at.Timeline}
+	next.lsn.Store(uint64(at.LSN))
+	if s.seen.CompareAndSwap(cur, next) {
+		return wal.Lost
+	}
+	return wal.Kept
+}
+
+// named is the table of sessions that are known by an id. Entries live as long
+// as they are used, and between one and two timeouts longer: two generations of
+// maps are kept, and the older is dropped whole.
+type named struct {
+	seed    maphash.Seed
+	timeout time.Duration
+	shards  [64]shard
+}
+
+// shard is one part of the table.
+type shard struct {
+	mu      sync.Mutex
+	young   map[string]*Session // guarded by mu
+	old     map[string]*Session // guarded by mu
+	rotated time.Time           // guarded by mu; when young was begun
+}
+
+// newNamed returns an empty table.
+func newNamed(timeout time.Duration) *named {
+	return &named{seed: maphash.MakeSeed(), timeout: timeout}
+}
+
+// get returns the session called id, a new one if it is not known.
+func (n *named) get(id string, now time.Time) *Session {
+	s := &n.shards[maphash.String(n.seed, id)%uint64(len(n.shards))]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rotateLocked(now, n.timeout)
+	session := s.young[id]
+	if session == nil {
+		if session = s.old[id]; session == nil {
+			session = NewSession()
+		}
+		s.young[id] = session
+	}
+	return session
+}
+
+// rotateLocked drops what has not been used for a timeout.
+func (s *shard) rotateLocked(now time.Time, timeout time.Duration) {
+	switch age := now.Sub(s.rotated); {
+	case s.young == nil || age >= 2*timeout:
+		s.young, s.old, s.rotated = map[string]*Session{}, nil, now
+	case age >= timeout:
+		s.young, s.old, s.rotated = map[string]*Session{}, s.young, now
+	}
+}
+
+// len returns how many sessions are remembered.
+func (n *named) len() int {
+	total := 0
+	for i := range n.shards {
+		s := &n.shards[i]
+		s.mu.Lock()
+		total += len(s.young)
+		for id := range s.old {
+			if s.young[id] == nil {
+				total++
+			}
+		}
+		s.mu.Unlock()
+	}
+	return total
+}

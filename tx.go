@@ -1,0 +1,230 @@
+package helios
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/heliosdb/helios/pool"
+	"github.com/heliosdb/helios/router"
+)
+
+// tx is a transaction of database/sql. Nothing is sent for it until its first
+// statement, which carries the BEGIN; COMMIT carries the question for the
+// commit's position. A transaction of n statements costs n+1 round trips.
+type tx struct {
+	session  *Conn
+	begin    string   // what opens it on the server
+	readOnly bool     // and may run on a replica
+	begun    bool     // the server knows of it
+	wrote    bool     // a statement that may write was sent
+	local    bool     // a statement may have changed synchronous_commit for it
+	scope    *Session // whose token its commit moves
+}
+
+// Commit and Rollback have no context of their own.
+const (
+	commitTimeout   = 30 * time.Second
+	rollbackTimeout = 5 * time.Second
+)
+
+var errInTx = errors.New("helios: the session is in a transaction already")
+
+// Begin implements driver.Conn.
+func (s *Conn) Begin() (driver.Tx, error) {
+	return s.BeginTx(context.Background(), driver.TxOptions{})
+}
+
+// BeginTx implements driver.ConnBeginTx. A read-only transaction runs on a
+// replica that sees what the session has written, unless it is serializable,
+// which PostgreSQL refuses on a standby.
+func (s *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	if s.tx != nil || s.held != nil && s.held.TxStatus() != 'I' {
+		return nil, errInTx
+	}
+	if ctx.Err() != nil {
+		return nil, interrupted(ctx, context.Cause(ctx))
+	}
+	level := sql.IsolationLevel(opts.Isolation)
+	isolation, err := isolationClause(level)
+	if err != nil {
+		return nil, err
+	}
+	t := &tx{session: s, begin: "BEGIN" + isolation}
+	if opts.ReadOnly {
+		t.begin += " READ ONLY"
+		t.readOnly = level != sql.LevelSerializable
+	}
+	s.tx = t
+	return t, nil
+}
+
+// isolationClause returns what a BEGIN says about the isolation level.
+func isolationClause(level sql.IsolationLevel) (string, error) {
+	switch level {
+	case sql.LevelDefault:
+		return "", nil
+	case sql.LevelReadUncommitted:
+		return " ISOLATION LEVEL READ UNCOMMITTED", nil
+	case sql.LevelReadCommitted:
+		return " ISOLATION LEVEL READ COMMITTED", nil
+	case sql.LevelRepeatableRead, sql.LevelSnapshot:
+		return " ISOLATION LEVEL REPEATABLE READ", nil
+	case sql.LevelSerializable:
+		return " ISOLATION LEVEL SERIALIZABLE", nil
+	case sql.LevelWriteCommitted, sql.LevelLinearizable:
+		return "", fmt.Errorf("helios: PostgreSQL has no isolation level %q", level)
+	default:
+		return "", fmt.Errorf("helios: PostgreSQL has no isolation level %q", level)
+	}
+}
+
+// opening returns the frame of the transaction's first statement. The proof
+// that a replica is fresh has a Sync of its own: nothing may come between BEGIN
+// and the snapshot.
+func (t *tx) opening(r *run) frame {
+	return frame{check: r.place.check, checkApart: true, begin: t.begin}
+}
+
+// sending notes what a statement may do to the transaction.
+func (t *tx) sending(q *query) {
+	t.begun = true
+	t.wrote = t.wrote || q.stmt.Class != router.Read
+	t.local = t.local || q.stmt.SetsLocal
+	t.scope = q.session
+}
+
+// Commit implements driver.Tx.
+func (t *tx) Commit() error {
+	s := t.session
+	switch {
+	case !t.begun:
+		s.tx = nil
+		return nil
+	case s.held == nil:
+		s.tx = nil
+		return unsent("", fmt.Errorf("%w: %w", ErrNotCommitted, ErrSessionLost))
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), commitTimeout,
+		fmt.Errorf("no answer to COMMIT within %v", commitTimeout))
+	defer cancel()
+	err := s.settle(ctx)
+	s.tx = nil
+	switch {
+	case err != nil:
+		return err
+	case s.held.TxStatus() == 'E':
+		t.rollback()
+		return pgx.ErrTxCommitRollback
+	default:
+		return t.commit(ctx)
+	}
+}
+
+// commit sends COMMIT and what is asked with it.
+func (t *tx) commit(ctx context.Context) error {
+	s := t.session
+	conn, n := s.held, s.heldNode
+	call := conn.NewCall()
+	call.SegmentSize = s.cluster.routes.Load().view.Settings.SegmentSize
+	call.End = pool.HelperCommit
+	call.Committed = t.wrote && s.cluster.config.LSN == LSNEager
+	call.Durability = call.Committed && t.local
+	err := conn.Send(ctx)
+	if err == nil {
+		err = conn.Drain(ctx)
+	}
+	defer t.letGo()
+	switch {
+	case err != nil:
+		return t.uncertain(ctx, n, call, err)
+	case failed(call):
+		return call.Err
+	case call.EndTag != "COMMIT":
+		return pgx.ErrTxCommitRollback
+	}
+	return t.committed(n, call)
+}
+
+// committed moves the session's token behind the commit.
+func (t *tx) committed(n *node, call *pool.Call) error {
+	c := t.session.cluster
+	switch {
+	case call.Warned && t.wrote:
+		t.scope.wroteBlindly()
+		return unknown(n.name, errNotReplicated)
+	case call.CommitLSN != 0:
+		return c.committed(n, t.scope, call, 0)
+	case t.wrote && c.config.LSN != LSNOff:
+		t.scope.wroteBlindly()
+	}
+	return nil
+}
+
+// uncertain says what a COMMIT without an answer may have done.
+func (t *tx) uncertain(ctx context.Context, n *node, call *pool.Call, err error) error {
+	if lost, ok := errors.AsType[*pool.LostError](err); ok {
+		t.session.cluster.blame(n, err)
+		switch {
+		case call.EndTag == "COMMIT" && !lost.Warned:
+			t.scope.wroteBlindly()
+			return nil
+		case !lost.Sent || !t.wrote:
+			return &RouteError{Node: n.name, Sent: lost.Sent, Err: fmt.Errorf("%w: %w", ErrNotCommitted, err)}
+		case lost.LastWords != nil && lost.LastWords.Code == codeAdminShutdown && !lost.Warned:
+			return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
+		}
+	}
+	t.scope.wroteBlindly()
+	return unknown(n.name, interrupted(ctx, err))
+}
+
+// Rollback implements driver.Tx. It cannot fail: if the server does not answer,
+// the connection is closed, and the server rolls back.
+func (t *tx) Rollback() error {
+	t.session.tx = nil
+	if t.begun && t.session.held != nil {
+		t.rollback()
+	}
+	return nil
+}
+
+// rollback ends the transaction on the server and lets its connection go. What
+// was interrupted is cancelled and rolled back by the pool, in the background.
+func (t *tx) rollback() {
+	conn := t.session.held
+	defer t.letGo()
+	if !conn.Idle() {
+		t.session.pinned = false
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), rollbackTimeout,
+		fmt.Errorf("no answer to ROLLBACK within %v", rollbackTimeout))
+	defer cancel()
+	conn.NewCall().End = pool.HelperRollback
+	err := conn.Send(ctx)
+	if err == nil {
+		err = conn.Drain(ctx)
+	}
+	if err != nil {
+		conn.Abort(err)
+	}
+}
+
+// letGo gives the transaction's connection back unless the session is pinned
+// to it.
+func (t *tx) letGo() {
+	s := t.session
+	s.busy = false
+	if s.pinned || s.held == nil {
+		return
+	}
+	conn, n := s.held, s.heldNode
+	s.held, s.heldNode = nil, nil
+	s.giveBack(n, conn)
+}
