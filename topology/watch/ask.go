@@ -218,14 +218,15 @@ func (a *asker) readHistory(o *topology.Observation) error {
 	}
 	sql := fmt.Sprintf("SELECT pg_read_file('pg_wal/%08X.history', 0, 1048576, true)", uint32(o.Timeline))
 	row, err := a.query(sql, 1)
-	var pg *pgconn.PgError
-	if err != nil && !errors.As(err, &pg) {
+	var refused *pgconn.PgError
+	switch {
+	case errors.As(err, &refused): // not readable after all; the rest of the answer stands
+		a.historyOf = o.Timeline
+		return nil
+	case err != nil:
 		return err
 	}
 	a.historyOf = o.Timeline
-	if pg != nil || row[0] == nil {
-		return nil // not readable after all; the rest of the answer stands
-	}
 	o.History, err = wal.ParseHistory(o.Timeline, row[0])
 	return err
 }
