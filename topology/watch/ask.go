@@ -31,22 +31,22 @@ const insufficientPrivilege = "42501"
 // pg_read_all_stats, and received_tli is trusted while streaming only: a
 // receiver that was turned away shows what it had asked for. The control file
 // holds two positions with their timelines, each proven, each possibly old.
-const probeSQL = `SELECT pg_is_in_recovery(),` +
-	` CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,` +
-	` CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END,` +
-	` pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(),` +
-	` (SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming'),` +
-	` pg_size_bytes(current_setting('wal_segment_size')),` +
-	` current_setting('default_transaction_isolation'),` +
-	` current_setting('default_transaction_read_only'),` +
-	` current_setting('server_version_num'),` +
-	` round(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,` +
-	` has_function_privilege(to_regprocedure('pg_read_file(text,bigint,bigint,boolean)'), 'EXECUTE')`
+const probeSQL = `SELECT pg_catalog.pg_is_in_recovery(),` +
+	` CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) END,` +
+	` CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_flush_lsn() END,` +
+	` pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn(),` +
+	` (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver WHERE status = 'streaming'),` +
+	` pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),` +
+	` pg_catalog.current_setting('default_transaction_isolation'),` +
+	` pg_catalog.current_setting('default_transaction_read_only'),` +
+	` pg_catalog.current_setting('server_version_num'),` +
+	` pg_catalog.round(extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,` +
+	` pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('pg_catalog.pg_read_file(text,bigint,bigint,boolean)'), 'EXECUTE')`
 
 // controlSQL is the part of the probe that some administrators revoke.
 const controlSQL = `,` +
 	` s.system_identifier, r.min_recovery_end_timeline, r.min_recovery_end_lsn, c.timeline_id, c.checkpoint_lsn` +
-	` FROM pg_control_system() s, pg_control_recovery() r, pg_control_checkpoint() c`
+	` FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_recovery() r, pg_catalog.pg_control_checkpoint() c`
 
 // Columns of the probe's answer.
 const (
@@ -216,7 +216,7 @@ func (a *asker) readHistory(o *topology.Observation) error {
 	if o.Timeline <= 1 || o.Timeline == a.historyOf {
 		return nil
 	}
-	sql := fmt.Sprintf("SELECT pg_read_file('pg_wal/%08X.history', 0, 1048576, true)", uint32(o.Timeline))
+	sql := fmt.Sprintf("SELECT pg_catalog.pg_read_file('pg_wal/%08X.history', 0, 1048576, true)", uint32(o.Timeline))
 	row, err := a.query(sql, 1)
 	var refused *pgconn.PgError
 	switch {

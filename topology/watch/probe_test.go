@@ -76,7 +76,7 @@ func probing(t *testing.T, n int, f func(b *bench)) {
 // node's own.
 func answerProbes(c *pgfake.Cluster, alter map[int]any) {
 	c.HandleFunc(func(n *pgfake.Node, sql string) (pgfake.Reply, bool) {
-		if !strings.HasPrefix(sql, "SELECT pg_is_in_recovery(), CASE") {
+		if !strings.HasPrefix(sql, "SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN NOT") {
 			return pgfake.Reply{}, false
 		}
 		at := n.Position()
@@ -418,7 +418,7 @@ func TestAHistoryFileIsReadOncePerTimeline(t *testing.T) {
 		c := pgfake.NewCluster(1)
 		defer c.Close()
 		answerProbes(c, map[int]any{colMayReadFile: true, colTimeline: "00000003"})
-		c.Handle("SELECT pg_read_file('pg_wal/00000003.history', 0, 1048576, true)", pgfake.Row("1\t0/100\tx\n2\t0/200\ty\n"))
+		c.Handle("SELECT pg_catalog.pg_read_file('pg_wal/00000003.history', 0, 1048576, true)", pgfake.Row("1\t0/100\tx\n2\t0/200\ty\n"))
 		conn, err := connectTo(c)(t.Context(), c.Node(1).Address())
 		if err != nil {
 			t.Fatal(err)
