@@ -72,7 +72,7 @@ func Edges() []Edge {
 		},
 		{
 			From:  driver,
-			Never: []string{"github.com/testcontainers/...", "github.com/docker/...", "./internal/pgtest/...", "./internal/pgfake/...", "testing"},
+			Never: []string{"github.com/testcontainers/...", "github.com/docker/...", "github.com/moby/...", "./internal/pgtest/...", "./internal/pgfake/...", "testing"},
 			Why:   "what tests need stays in tests: an application must not compile it",
 		},
 		{
@@ -84,12 +84,12 @@ func Edges() []Edge {
 		{
 			From: []string{"./..."}, Except: []string{"./internal/pgtest/container"},
 			Direct: true,
-			Never:  []string{"github.com/testcontainers/...", "github.com/docker/..."},
+			Never:  []string{"github.com/testcontainers/...", "github.com/docker/...", "github.com/moby/..."},
 			Why:    "only internal/pgtest/container knows that containers exist",
 		},
 		{
 			From:  []string{"./cmd/..."},
-			Never: []string{"github.com/testcontainers/...", "github.com/docker/..."},
+			Never: []string{"github.com/testcontainers/...", "github.com/docker/...", "github.com/moby/..."},
 			Why:   "the binary makes its clusters of local programs; a container engine is a matter for tests",
 		},
 		{
