@@ -294,7 +294,7 @@ func (c *classifier) into() {
 
 // call looks at a name in front of a parenthesis.
 func (c *classifier) call() {
-	if c.parts == 1 && c.cur.word.opensList() {
+	if c.parts == 1 && c.opensList() {
 		return
 	}
 	f := c.lookup()
@@ -308,6 +308,48 @@ func (c *classifier) call() {
 	default:
 		c.raise(Write, f.reason)
 	}
+}
+
+// opensList reports whether the parenthesis after the keyword cur begins
+// something else than the arguments of a function: IN (, VALUES (.
+func (c *classifier) opensList() bool {
+	w := c.cur.word
+	return w >= listWord || w >= softWord && c.softWordOpensList()
+}
+
+// softWordOpensList tells, by what stands before a word that may also name a
+// function, whether the grammar has put it there.
+func (c *classifier) softWordOpensList() bool {
+	before, prev := c.before, c.prev.word
+	switch c.cur.word {
+	case wordBy:
+		return prev == wordGroup || prev == wordOrder || prev == wordPartition
+	case wordConflict:
+		return prev == wordOn && c.class != Read
+	case wordMaterialized:
+		return prev == wordAs || prev == wordNot && before == wordAs
+	case wordRollup:
+		return prev == wordBy
+	case wordSets:
+		return prev == wordGrouping
+	case wordVarying:
+		return prev == wordCharacter
+	case wordZone:
+		return prev == wordTime
+	case wordLike:
+		return prev == wordNot || !c.beginsOperand()
+	default:
+		return !c.beginsOperand()
+	}
+}
+
+// beginsOperand reports whether the token before cur calls for an operand.
+func (c *classifier) beginsOperand() bool {
+	switch c.prev.kind {
+	case open, comma, operator, closingOperand:
+		return true
+	}
+	return c.prev.word >= softWord
 }
 
 // lookup finds the function that cur names in the built-in table, which knows

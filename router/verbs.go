@@ -156,25 +156,30 @@ func (c *classifier) clause() {
 
 // setClause looks at what SET and RESET are about.
 func (c *classifier) setClause() {
-	if c.index > 2 {
+	if c.index > 3 {
 		return
 	}
 	switch c.cur.word {
 	case wordTransaction:
-		c.s.TxControl = c.s.TxControl || c.index == 1
+		c.s.TxControl = c.s.TxControl || c.index < 3 // else SESSION CHARACTERISTICS
 	case wordAll, wordAuthorization, wordRole, wordSchema, wordSearchPath:
 		c.s.Invalidates = true
 	}
 }
 
-// createClause looks for temporary objects, and for bodies of SQL functions
-// with semicolons in them, which are counted as psql does.
+// createClause looks for temporary objects, for the result of a prepared
+// statement, and for bodies of SQL functions with semicolons in them, which it
+// counts as psql does.
 func (c *classifier) createClause() {
 	switch c.cur.word {
 	case wordTemp:
 		switch c.prev.word {
 		case wordCreate, wordReplace, wordLocal, wordGlobal:
 			c.useState("temporary object")
+		}
+	case wordExecute:
+		if c.prev.word == wordAs {
+			c.useState("EXECUTE")
 		}
 	case wordFunction, wordProcedure:
 		c.routine = c.routine || c.index <= 3
