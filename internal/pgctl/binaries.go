@@ -74,8 +74,8 @@ func pathDirs() []string {
 		if !complete(dir) {
 			continue
 		}
-		if real, err := filepath.EvalSymlinks(filepath.Join(dir, "pg_ctl")); err == nil && complete(filepath.Dir(real)) {
-			return []string{filepath.Dir(real)}
+		if tool, err := filepath.EvalSymlinks(filepath.Join(dir, "pg_ctl")); err == nil && complete(filepath.Dir(tool)) {
+			return []string{filepath.Dir(tool)}
 		}
 		return []string{dir}
 	}
@@ -145,6 +145,6 @@ func parseVersion(s string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	minor, _ := strconv.Atoi(m[2]) //nolint:errcheck // "" of a beta release counts as 0
+	minor, _ := strconv.Atoi(m[2]) // "" of a beta release counts as 0
 	return major*10000 + minor, nil
 }

@@ -26,7 +26,7 @@ func newInstance(t *testing.T, name string) *Instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // best effort
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	i, err := New(Config{Name: name, Dir: filepath.Join(dir, "data"), Port: freePort(t), Settings: map[string]string{
 		"fsync": "off", "shared_buffers": "4MB", "wal_log_hints": "on", "wal_retrieve_retry_interval": "50ms", "wal_keep_size": "64MB",
 	}})
@@ -34,7 +34,6 @@ func newInstance(t *testing.T, name string) *Instance {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		//nolint:usetesting // the test's own context has ended
 		if err := errors.Join(i.Close(), i.Remove(context.Background())); err != nil {
 			t.Errorf("Close and Remove of %s: %v", name, err)
 		}
@@ -44,11 +43,11 @@ func newInstance(t *testing.T, name string) *Instance {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // best effort
+	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
 }
 
@@ -83,7 +82,7 @@ func run(ctx context.Context, t *testing.T, i *Instance, sql string) {
 	t.Helper()
 	conn, err := i.Connect(ctx)
 	ok(t, err)
-	defer conn.Close(ctx) //nolint:errcheck // best effort
+	defer conn.Close(ctx)
 	if _, err := conn.Exec(ctx, sql); err != nil {
 		t.Fatalf("%s on %s: %v", sql, i.cfg.Name, err)
 	}
@@ -93,7 +92,7 @@ func ask(ctx context.Context, t *testing.T, i *Instance, sql string) string {
 	t.Helper()
 	conn, err := i.Connect(ctx)
 	ok(t, err)
-	defer conn.Close(ctx) //nolint:errcheck // best effort
+	defer conn.Close(ctx)
 	var answer string
 	if err := conn.QueryRow(ctx, sql).Scan(&answer); err != nil {
 		t.Fatalf("%s on %s: %v", sql, i.cfg.Name, err)
@@ -172,7 +171,7 @@ func TestFrozenServerIsSilentUntilThawed(t *testing.T) {
 	ok(t, i.Start(ctx))
 	conn, err := i.Connect(ctx)
 	ok(t, err)
-	defer conn.Close(ctx) //nolint:errcheck // best effort
+	defer conn.Close(ctx)
 	ok(t, i.Freeze())
 	ok(t, i.Freeze())
 	tree, err := processTree(i.PID())

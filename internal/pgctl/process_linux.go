@@ -27,7 +27,7 @@ func processTree(root int) ([]proc, error) {
 	if err != nil && !gone(err) {
 		return nil, err
 	}
-	for _, field := range strings.Fields(string(children)) {
+	for field := range strings.FieldsSeq(string(children)) {
 		pid, err := strconv.Atoi(field)
 		if err != nil {
 			return nil, err

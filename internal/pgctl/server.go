@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // StopMode says what a stopping server does with its sessions.
@@ -90,13 +92,16 @@ func (i *Instance) launch() (from int64, err error) {
 }
 
 // awaitReady watches postmaster.pid, which costs nothing, and then proves by a
-// connection what it says.
+// connection what it says. A server that refuses us by name is up.
 func (i *Instance) awaitReady(ctx context.Context) error {
 	err := i.poll(ctx, func() (bool, error) { return i.reportsReady(), nil })
 	if err != nil {
 		return err
 	}
 	conn, err := i.Connect(ctx)
+	if _, refused := errors.AsType[*pgconn.PgError](err); refused {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

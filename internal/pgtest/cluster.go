@@ -11,9 +11,10 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/heliosdb/helios/internal/pgctl"
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/heliosdb/helios/internal/pgctl"
 )
 
 // Options say what cluster is wanted. The zero value is one primary.
@@ -178,10 +179,11 @@ func (c *Cluster) DSN(params ...string) string {
 }
 
 func dsn(scheme, hosts, database string, params []string) string {
-	query := "sslmode=disable"
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s://%s@%s/%s?sslmode=disable", scheme, pgctl.Superuser, hosts, url.PathEscape(database))
 	for _, p := range params {
 		key, value, _ := strings.Cut(p, "=")
-		query += "&" + url.QueryEscape(key) + "=" + url.QueryEscape(value)
+		b.WriteString("&" + url.QueryEscape(key) + "=" + url.QueryEscape(value))
 	}
-	return scheme + "://" + pgctl.Superuser + "@" + hosts + "/" + url.PathEscape(database) + "?" + query
+	return b.String()
 }

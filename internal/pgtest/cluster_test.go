@@ -9,8 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/heliosdb/helios/internal/pgctl"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/heliosdb/helios/internal/pgctl"
 )
 
 func value[T any](ctx context.Context, t *testing.T, n *Node, sql string, args ...any) T {

@@ -176,7 +176,7 @@ func (s *LocalServer) begin(ctx context.Context, template *pgctl.Instance, upstr
 			return err
 		}
 	}
-	return s.Instance.Start(ctx)
+	return s.Start(ctx)
 }
 
 // localSettings adds what makes a local server fast to start and to throw away.
@@ -217,7 +217,7 @@ func (s *LocalServer) Rejoin(ctx context.Context, upstream Server) error {
 	if err := s.SetStandby(upstream.Conninfo(filepath.Base(s.Dir()))); err != nil {
 		return err
 	}
-	return s.Instance.Start(ctx)
+	return s.Start(ctx)
 }
 
 // logTail is how much of a server's log is shown, in bytes.

@@ -41,14 +41,14 @@ func startEcho(t *testing.T) *echoServer {
 		}
 	})
 	t.Cleanup(func() {
-		l.Close() //nolint:errcheck // best effort
+		l.Close()
 		running.Wait()
 	})
 	return e
 }
 
 func (e *echoServer) serve(conn net.Conn) {
-	defer conn.Close() //nolint:errcheck // best effort
+	defer conn.Close()
 	buf := make([]byte, 4096)
 	for {
 		n, err := conn.Read(buf)
@@ -89,7 +89,7 @@ func dialProxy(t *testing.T, p *Proxy) *net.TCPConn {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", p.Addr())
 	OK(t, err)
-	t.Cleanup(func() { conn.Close() }) //nolint:errcheck // best effort
+	t.Cleanup(func() { conn.Close() })
 	return conn.(*net.TCPConn)
 }
 
@@ -164,7 +164,7 @@ func TestDelayKeepsThroughputAndOrder(t *testing.T) {
 	p.Delay(10 * time.Millisecond)
 	text := strings.Repeat("0123456789", 100_000)
 	var sending sync.WaitGroup
-	sending.Go(func() { io.WriteString(conn, text) }) //nolint:errcheck // expect sees what is missing
+	sending.Go(func() { io.WriteString(conn, text) })
 	expect(t, conn, text)
 	sending.Wait()
 }

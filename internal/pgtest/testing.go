@@ -72,6 +72,6 @@ func (n *Node) Conn(t testing.TB) *pgx.Conn {
 	t.Helper()
 	conn, err := n.Connect(Context(t))
 	OK(t, err)
-	t.Cleanup(func() { conn.Close(context.Background()) }) //nolint:errcheck,usetesting // the node may be dead, the test's context is
+	t.Cleanup(func() { conn.Close(context.Background()) }) //nolint:errcheck // the node may be dead
 	return conn
 }

@@ -11,12 +11,12 @@ import (
 
 // Kill ends all processes of a node at one moment, as the crash of its machine
 // would. A proxy in front of it then refuses connections, as the port does.
-func (c *Cluster) Kill(n *Node) error {
+func (*Cluster) Kill(n *Node) error {
 	return n.failed(errors.Join(n.server.Kill(), n.setDown(true)))
 }
 
 // Stop stops a node in order and returns when it has stopped.
-func (c *Cluster) Stop(ctx context.Context, n *Node, mode pgctl.StopMode) error {
+func (*Cluster) Stop(ctx context.Context, n *Node, mode pgctl.StopMode) error {
 	if err := n.server.Stop(ctx, mode); err != nil {
 		return n.failed(err)
 	}
@@ -25,7 +25,7 @@ func (c *Cluster) Stop(ctx context.Context, n *Node, mode pgctl.StopMode) error 
 
 // Start starts a node that was stopped or killed, in the role it had, and
 // returns when it accepts connections.
-func (c *Cluster) Start(ctx context.Context, n *Node) error {
+func (*Cluster) Start(ctx context.Context, n *Node) error {
 	if err := n.server.Start(ctx); err != nil {
 		return n.failed(err)
 	}
@@ -42,10 +42,10 @@ func (c *Cluster) Restart(ctx context.Context, n *Node) error {
 
 // Freeze makes all processes of a node stand still, as a hung machine would:
 // connections stay open and nothing answers.
-func (c *Cluster) Freeze(n *Node) error { return n.failed(n.server.Freeze()) }
+func (*Cluster) Freeze(n *Node) error { return n.failed(n.server.Freeze()) }
 
 // Thaw lets a frozen node go on.
-func (c *Cluster) Thaw(n *Node) error { return n.failed(n.server.Thaw()) }
+func (*Cluster) Thaw(n *Node) error { return n.failed(n.server.Thaw()) }
 
 // Promote makes a replica the primary and returns when it takes writes. Neither
 // the old primary nor the other replicas are touched: see Kill, Fence, Follow.
@@ -75,7 +75,7 @@ func (c *Cluster) Follow(ctx context.Context, primary *Node) error {
 
 // FollowOne makes one replica replicate from upstream, which may be a replica
 // itself.
-func (c *Cluster) FollowOne(ctx context.Context, replica, upstream *Node) error {
+func (*Cluster) FollowOne(ctx context.Context, replica, upstream *Node) error {
 	return replica.failed(replica.server.Configure(ctx, map[string]string{
 		"primary_conninfo": upstream.server.Conninfo(replica.Name),
 	}))
@@ -113,7 +113,7 @@ func (c *Cluster) Rejoin(ctx context.Context, n *Node) error {
 
 // Lag makes a replica apply each commit d after the primary made it; 0 makes it
 // apply at once. Commits are received and flushed without delay.
-func (c *Cluster) Lag(ctx context.Context, n *Node, d time.Duration) error {
+func (*Cluster) Lag(ctx context.Context, n *Node, d time.Duration) error {
 	return n.failed(n.server.Configure(ctx, map[string]string{
 		"recovery_min_apply_delay": strconv.FormatInt(d.Milliseconds(), 10) + "ms",
 	}))
@@ -121,18 +121,18 @@ func (c *Cluster) Lag(ctx context.Context, n *Node, d time.Duration) error {
 
 // Configure changes settings of a node and returns when they are in force,
 // except for those that need a restart.
-func (c *Cluster) Configure(ctx context.Context, n *Node, settings map[string]string) error {
+func (*Cluster) Configure(ctx context.Context, n *Node, settings map[string]string) error {
 	return n.failed(n.server.Configure(ctx, settings))
 }
 
 // Fence makes a node refuse writes that do not insist (default_transaction_
 // read_only): its sessions see it within their next statement.
-func (c *Cluster) Fence(ctx context.Context, n *Node) error {
+func (*Cluster) Fence(ctx context.Context, n *Node) error {
 	return n.alterSystem(ctx, "SET default_transaction_read_only = on")
 }
 
 // Unfence ends Fence.
-func (c *Cluster) Unfence(ctx context.Context, n *Node) error {
+func (*Cluster) Unfence(ctx context.Context, n *Node) error {
 	return n.alterSystem(ctx, "RESET default_transaction_read_only")
 }
 

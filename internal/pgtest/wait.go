@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/heliosdb/helios/wal"
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/heliosdb/helios/wal"
 )
 
 // pollInterval is how often a node is asked whether it is where it should be.

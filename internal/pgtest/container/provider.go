@@ -8,9 +8,10 @@ import (
 	"os"
 	"sync"
 
-	"github.com/heliosdb/helios/internal/pgtest"
 	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/network"
+
+	"github.com/heliosdb/helios/internal/pgtest"
 )
 
 //nolint:gochecknoinits // the blank import is the registration

@@ -14,13 +14,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/heliosdb/helios/internal/pgctl"
-	"github.com/heliosdb/helios/internal/pgtest"
 	"github.com/jackc/pgx/v5"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
+
+	"github.com/heliosdb/helios/internal/pgctl"
+	"github.com/heliosdb/helios/internal/pgtest"
 )
 
 // script makes a data directory at a container's first start and then becomes
