@@ -65,7 +65,7 @@ func equalsLower(s, name string) bool {
 func newFunctionTable() *functionTable {
 	t := new(functionTable)
 	for _, group := range functionGroups {
-		for _, name := range strings.Fields(group.names) {
+		for name := range strings.FieldsSeq(group.names) {
 			t.add(function{name: name, reason: "function " + name, effect: group.effect})
 		}
 	}

@@ -136,7 +136,7 @@ var upper = upperBytes()
 
 // upperBytes folds ASCII alone, as PostgreSQL does with identifiers in UTF-8.
 func upperBytes() (t [256]byte) {
-	for b := range len(t) {
+	for b := range t {
 		t[b] = byte(b)
 		if 'a' <= b && b <= 'z' {
 			t[b] -= 'a' - 'A'
@@ -148,7 +148,7 @@ func upperBytes() (t [256]byte) {
 // wordSlot is the place at which the search for a name begins.
 func wordSlot(s string) int {
 	n := len(s)
-	h := uint32(upper[s[0]]) | uint32(upper[s[n/2]])<<8 | uint32(upper[s[n-1]])<<16 | uint32(n)<<24 //nolint:gosec // n is at most longestKeyword
+	h := uint32(upper[s[0]]) | uint32(upper[s[n/2]])<<8 | uint32(upper[s[n-1]])<<16 | uint32(n)<<24
 	return int(h * 0x9E3779B1 >> 21)
 }
 
@@ -186,14 +186,14 @@ func newKeywordTable() (t keywordTable) {
 		t[slot].name, t[slot].word = name, w
 	}
 	for w, names := range specialWords {
-		for _, name := range strings.Fields(names) {
-			add(name, word(w)) //nolint:gosec // w is below words
+		for name := range strings.FieldsSeq(names) {
+			add(name, word(w))
 		}
 	}
-	for _, name := range strings.Fields(listWords) {
+	for name := range strings.FieldsSeq(listWords) {
 		add(name, listWord)
 	}
-	for _, name := range strings.Fields(plainWords) {
+	for name := range strings.FieldsSeq(plainWords) {
 		add(name, plainWord)
 	}
 	return t

@@ -75,7 +75,7 @@ func byteClasses() (t [256]byteClass) {
 	set(classQuote, "'")
 	set(classDoubleQuote, `"`)
 	set(classDollar, "$")
-	for b := range len(t) {
+	for b := range t {
 		if b >= 0x80 || b == '_' || 'a' <= b|0x20 && b|0x20 <= 'z' {
 			t[b] = classLetter
 		}
@@ -105,7 +105,7 @@ func (s *scanner) next() token {
 	if s.pos >= len(s.src) {
 		return token{}
 	}
-	t := token{start: int32(s.pos)} //nolint:gosec // Classify bounds the length
+	t := token{start: int32(s.pos)} // Classify bounds the length
 	switch b := s.src[s.pos]; classes[b] {
 	case classLetter:
 		t.kind, t.word = s.scanName()
@@ -130,7 +130,7 @@ func (s *scanner) next() token {
 		s.pos++
 		t.kind = broken
 	}
-	t.end = int32(s.pos) //nolint:gosec // Classify bounds the length
+	t.end = int32(s.pos) // Classify bounds the length
 	return t
 }
 
