@@ -32,6 +32,7 @@ type Cluster struct {
 	routes     atomic.Pointer[routes] // never nil
 	whole      Session                // of every statement that has no session of its own
 	named      *named
+	seeds      atomic.Uint64 // of sessions
 	counts     counts
 
 	statementCapacity int               // statements that stay prepared on a connection
@@ -43,6 +44,7 @@ type Cluster struct {
 	declared int              // guarded by mu; nodes declared so far
 	applied  uint64           // guarded by mu; version of the view behind routes
 	started  bool             // guarded by mu
+	known    time.Time        // written before the first session; when a view counts even if a node has not been heard of
 	closed   atomic.Bool      // written under mu
 	stop     context.CancelCauseFunc
 	ended    context.Context //nolint:containedctx // the cluster's own life, ended by Close
@@ -92,6 +94,9 @@ func newCluster(cfg *Config, s extras) (*Cluster, error) {
 		Timeout:  cfg.ProbeTimeout,
 		Connect:  c.connectProbe,
 		Log:      s.log,
+	}
+	if cfg.replicasOnly() {
+		c.prober.Crisis = cfg.ProbeInterval // the primary may well be none of these nodes
 	}
 	c.board.OnChange(c.apply)
 	c.mu.Lock()
@@ -146,7 +151,7 @@ func (c *Cluster) start() error {
 	if c.started {
 		return nil
 	}
-	c.started = true
+	c.started, c.known = true, c.now().Add(2*c.config.ProbeTimeout)
 	c.running.Go(func() {
 		if err := c.prober.Run(c.ended); err != nil && !errors.Is(err, ErrClosed) {
 			c.log.Error("cluster is no longer watched", "error", err)

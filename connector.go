@@ -3,7 +3,6 @@ package helios
 import (
 	"context"
 	"database/sql/driver"
-	"fmt"
 	"log/slog"
 	"net"
 
@@ -85,8 +84,12 @@ func (c *Connector) Connect(context.Context) (driver.Conn, error) {
 	if err := c.cluster.start(); err != nil {
 		return nil, err
 	}
-	return &Conn{cluster: c.cluster}, nil
+	return &Conn{cluster: c.cluster, seed: c.cluster.seeds.Add(seedStep)}, nil
 }
+
+// seedStep keeps the seeds of sessions far apart: 2^64 divided by the golden
+// ratio.
+const seedStep = 0x9E3779B97F4A7C15
 
 // Driver implements driver.Connector.
 func (c *Connector) Driver() driver.Driver { return Driver{connector: c} }
@@ -102,7 +105,7 @@ func (c *Connector) Close() error { return c.cluster.Close() }
 func (s *extras) dialConfig(cfg *Config, host Host) (*pgx.ConnConfig, error) {
 	config, err := cfg.ConnConfig(host)
 	if err != nil {
-		return nil, fmt.Errorf("helios: node %s: %w", host, err)
+		return nil, err
 	}
 	if s.dial != nil {
 		config.DialFunc = s.dial

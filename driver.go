@@ -45,7 +45,7 @@ func (d Driver) Open(dsn string) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	session := conn.(*Conn) //nolint:errcheck,forcetypeassert // our Connector makes nothing else
+	session := conn.(*Conn) //nolint:forcetypeassert // our Connector makes nothing else
 	session.alone = true
 	return session, nil
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"github.com/heliosdb/helios/pool"
 )
 
 // What may go wrong beyond PostgreSQL's own errors, which come back bare, as
@@ -142,13 +140,6 @@ func mayConnectLater(err error) bool {
 	default:
 		return false
 	}
-}
-
-// lostSent reports whether err is a lost connection on which something had been
-// sent, and returns it.
-func lostSent(err error) (*pool.LostError, bool) {
-	lost, ok := errors.AsType[*pool.LostError](err)
-	return lost, ok && lost.Sent
 }
 
 // interrupted returns the error of a context that ended, as database/sql's

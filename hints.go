@@ -2,7 +2,6 @@ package helios
 
 import (
 	"context"
-	"database/sql/driver"
 	"time"
 
 	"github.com/heliosdb/helios/router"
@@ -95,13 +94,4 @@ func OnNode(name string) Option {
 // AtLevel gives this statement another consistency level than the DSN's.
 func AtLevel(level Consistency) Option {
 	return Option{func(w *wish) { w.level = &level }}
-}
-
-// takeOption applies an argument that is an Option; ok is false for any other.
-func (o Option) take(w *wish) error {
-	if o.apply == nil {
-		return errEmptyOption
-	}
-	o.apply(w)
-	return driver.ErrRemoveArgument
 }

@@ -3,6 +3,7 @@ package helios
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,6 +24,30 @@ type node struct {
 	load    *router.Backend
 	traffic pool.Traffic
 	counts  nodeCounts
+
+	misses atomic.Int32 // proofs in a row that failed
+	spared atomic.Int64 // until when, on the driver's clock in ns, no proof is asked for
+}
+
+// A replica that has just failed to prove that it is fresh is not asked again
+// for this long, twice as long with every further failure, up to the longest:
+// each failure costs its read a round trip.
+const (
+	spareFirst   = time.Millisecond
+	spareLongest = 50 * time.Millisecond
+)
+
+// proved notes whether the node could prove that it was fresh.
+func (n *node) proved(fresh bool, now time.Time) {
+	if fresh {
+		n.misses.Store(0)
+		return
+	}
+	pause := spareLongest
+	if m := n.misses.Add(1); m < 8 {
+		pause = min(spareFirst<<(m-1), spareLongest)
+	}
+	n.spared.Store(now.Add(pause).UnixNano())
 }
 
 // dialTimeout bounds one attempt to connect, authentication included, unless

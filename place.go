@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/heliosdb/helios/router"
@@ -161,18 +162,23 @@ func (c *Cluster) pickFresh(r *routes, p place, q *query, t *tries) (place, erro
 	if found, err := c.pick(r.current, r.currents, r.heaviest, p, q, t); err == nil {
 		return found, nil
 	}
-	if t.behind >= maxBehind {
-		return place{}, unsent("", fmt.Errorf("%w: %w", ErrNoReplica, errStillBehind))
+	if len(r.current) == 0 {
+		return place{}, unsent("", fmt.Errorf("%w: none is known to be on timeline %s", ErrNoReplica, r.view.Timeline))
 	}
-	p.check = true
-	return c.pick(r.current, r.currents, r.heaviest, p, q, t)
+	if t.behind < maxBehind {
+		p.check = true
+		if found, err := c.pick(r.current, r.currents, r.heaviest, p, q, t); err == nil {
+			return found, nil
+		}
+	}
+	return place{}, unsent("", fmt.Errorf("%w: %w", ErrNoReplica, errStillBehind))
 }
 
 // pick has the balancer choose among candidates.
 func (c *Cluster) pick(nodes []*node, loads []*router.Backend, heaviest int, p place, q *query, t *tries) (place, error) {
 	need := router.Need{Zone: c.config.Zone, MaxLag: c.config.MaxLag, Now: c.now().UnixNano(), MaxWeight: heaviest}
 	for i, n := range nodes {
-		if slices.Contains(t.tried, n) {
+		if slices.Contains(t.tried, n) || p.check && n.spared.Load() > need.Now {
 			need.Tried.Add(i)
 		}
 	}
@@ -189,30 +195,27 @@ func (c *Cluster) pick(nodes []*node, loads []*router.Backend, heaviest int, p p
 
 // describeView says in one line what the nodes are, for an error.
 func describeView(view *topology.View) string {
-	text := ""
+	texts := make([]string, len(view.Nodes))
 	for i := range view.Nodes {
 		n := &view.Nodes[i]
-		if i > 0 {
-			text += "; "
-		}
-		text += n.Name + " is " + n.State.String()
+		texts[i] = n.Name + " is " + n.State.String()
 		switch {
 		case n.Reason != "":
-			text += " (" + n.Reason + ")"
+			texts[i] += " (" + n.Reason + ")"
 		case n.State == topology.StateUp:
-			text += " (" + n.Role.String() + ")"
+			texts[i] += " (" + n.Role.String() + ")"
 		}
 	}
-	return text
+	return strings.Join(texts, "; ")
 }
 
 // locate decides where q goes, and waits while there is no node for it, until
 // one appears, failover_wait has passed or ctx ends.
 func (c *Cluster) locate(ctx context.Context, q *query, t *tries) (place, error) {
 	for {
-		r := c.routes.Load()
 		changed := c.board.Changed()
-		if r = c.routes.Load(); !r.view.Settled {
+		r := c.routes.Load()
+		if !r.view.Settled && c.now().Before(c.known) { // a node not heard of may be the newer primary
 			if err := c.wait(ctx, t, changed, unsent("", ErrNoPrimary)); err != nil {
 				return place{}, err
 			}

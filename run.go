@@ -20,7 +20,6 @@ type run struct {
 	place    place
 	conn     *pool.Conn
 	prepared *pool.Prepared
-	held     bool  // the connection belongs to a transaction or a pinned session
 	began    int64 // when the statement was sent, for the latency balancer; 0 if nobody asks
 	over     bool  // the connection was given back
 }
@@ -211,7 +210,9 @@ func (r *run) fresh(call *pool.Call) bool {
 		return false
 	}
 	n.load.SawReplay(call.Position)
-	return call.Position >= r.place.want
+	fresh := call.Position >= r.place.want
+	n.proved(fresh, r.session.cluster.now())
+	return fresh
 }
 
 // finish settles a call that was read to its end, or that ended with err, and

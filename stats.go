@@ -213,7 +213,7 @@ func (c *Cluster) ReplicaForRead(ctx context.Context, strategy router.Balance) (
 	for {
 		changed := c.board.Changed()
 		r := c.routes.Load()
-		if r.view.Settled {
+		if r.view.Settled || c.now().After(c.known) {
 			need := router.Need{Zone: c.config.Zone, MaxLag: c.config.MaxLag, Now: c.now().UnixNano()}
 			i := strategy.Pick(r.loads, &need, q.seed)
 			if i < 0 {

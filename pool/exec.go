@@ -20,11 +20,15 @@ const (
 	EventResult
 )
 
-// Next reads until there is something for the application. An error of the
+// Next reads until there is something for the application, and finds EventEnd
+// again where nothing is owed. An error of the
 // server is not an error of Next: it is in the call's Err at EventEnd. An error
 // of Next is a *[LostError], or an *[InterruptedError] when ctx, the one given
 // to Send, ended.
 func (c *Conn) Next(ctx context.Context) (Event, error) {
+	if c.owed == 0 {
+		return EventEnd, nil
+	}
 	for {
 		msg, err := c.fe.Receive()
 		if err != nil {

@@ -97,8 +97,8 @@ func Edges() []Edge {
 			Why: "wal is the words that driver and server share: the standard library only",
 		},
 		{
-			From: []string{"./topology"}, Only: []string{"./wal"},
-			Why: "topology is the words that driver and server share: the standard library and wal only",
+			From: []string{"./topology"}, Only: []string{"./lag", "./wal"},
+			Why: "topology is the words that driver and server share: the standard library, wal, and the pure history that lag is read from",
 		},
 		{
 			From: []string{"./router", "./failover"}, Only: []string{"./topology", "./wal"},
