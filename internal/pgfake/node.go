@@ -223,6 +223,16 @@ func (n *Node) roundTrip() time.Duration {
 	return n.cluster.Latency
 }
 
+// ReadOnly reports whether SetReadOnly is on.
+func (n *Node) ReadOnly() bool { return n.state().readOnly }
+
+// Dark reports whether BlackHole is on.
+func (n *Node) Dark() bool {
+	n.cluster.mu.Lock()
+	defer n.cluster.mu.Unlock()
+	return n.dark
+}
+
 // IsPrimary reports whether the node is not in recovery.
 func (n *Node) IsPrimary() bool { return n.state().primary }
 
