@@ -37,6 +37,7 @@ const (
 	atStart     frame = 1 << iota // no token of it has been seen
 	inWith                        // in a WITH clause, before the statement it belongs to
 	thenOperand                   // an operand follows its closing parenthesis
+	inGroupBy                     // in the list of GROUP BY, or not far behind it
 )
 
 // classifier walks over the tokens of a text, keeping as little of the grammar
@@ -230,13 +231,17 @@ func (c *classifier) keyword(start bool) {
 	switch c.cur.word {
 	case wordSelect:
 		c.query = true
-		*c.frame() &^= inWith
+		*c.frame() &^= inWith | inGroupBy
 	case wordValues:
 		if c.prev.kind != comma && c.prev.word != wordWith && c.prev.word != wordRecursive { // else a name
 			*c.frame() &^= inWith
 		}
+	case wordBy:
+		if c.prev.word == wordGroup {
+			*c.frame() |= inGroupBy
+		}
 	case wordTable, wordOrder, wordLimit, wordOffset, wordFetch, wordSetOperation:
-		*c.frame() &^= inWith
+		*c.frame() &^= inWith | inGroupBy
 	case wordWith:
 		if start {
 			*c.frame() |= inWith
@@ -329,7 +334,8 @@ func (c *classifier) softWordOpensList() bool {
 	case wordMaterialized:
 		return prev == wordAs || prev == wordNot && before == wordAs
 	case wordRollup:
-		return prev == wordBy
+		return *c.frame()&inGroupBy != 0 &&
+			(prev == wordBy || prev == wordDistinct || prev == wordAll || c.prev.kind == comma)
 	case wordSets:
 		return prev == wordGrouping
 	case wordVarying:
