@@ -159,16 +159,19 @@ func (s *session) after(r *Reply) error {
 	return nil
 }
 
+// syncRep is the routine in syncrep.c that waits, and warns when it stops.
+const syncRep = "SyncRepWaitForLSN"
+
 // syncWait waits for a synchronous standby that never confirms.
 func (s *session) syncWait(r *Reply) error {
 	select {
 	case <-s.cancel:
 		r.Notices = append(r.Notices, Error{
-			Code: "01000", Message: "canceling wait for synchronous replication due to user request",
+			Code: "01000", Message: "canceling wait for synchronous replication due to user request", Routine: syncRep,
 		})
 		return nil
 	case <-s.fatal:
-		e := Error{Code: errTerminated.Code, Message: "canceling the wait for synchronous replication and terminating connection due to administrator command"}
+		e := Error{Code: errTerminated.Code, Message: "canceling the wait for synchronous replication and terminating connection due to administrator command", Routine: syncRep}
 		s.notice(e)
 		_ = s.backend.Flush()
 		return errGone

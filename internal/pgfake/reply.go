@@ -1,6 +1,7 @@
 package pgfake
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
@@ -84,6 +85,7 @@ type Error struct {
 	Severity string // "" means ERROR, or WARNING for a notice
 	Code     string // SQLSTATE
 	Message  string // "" means something that quotes the code
+	Routine  string // of the server's source that says so; "" means pgfake
 }
 
 // Fail returns a fault that answers with an error of the given SQLSTATE.
@@ -103,7 +105,7 @@ func (e *Error) response(severity string) *pgproto3.ErrorResponse {
 	}
 	return &pgproto3.ErrorResponse{
 		Severity: severity, SeverityUnlocalized: severity, Code: e.Code, Message: message,
-		File: "pgfake", Routine: "pgfake",
+		File: "pgfake", Routine: cmp.Or(e.Routine, "pgfake"),
 	}
 }
 
