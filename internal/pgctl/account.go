@@ -47,20 +47,20 @@ var serverUser = sync.OnceValues(func() (account, error) {
 	return account{uid: uid, gid: gid, change: true}, nil
 })
 
-// MakeTempDir makes a directory under the system's temporary directory that the
-// server's user owns and can reach, which is not so below testing.T.TempDir for
-// a process of root. The caller removes it.
+// MakeTempDir makes a directory for servers whose data is worth nothing. The
+// server's user owns and can reach it, which is not so below testing.T.TempDir
+// for a process of root. The caller removes it.
 //
-// Unix sockets inside have paths short enough for every system's limit.
+// It is below $TMPDIR if that is set, else on Linux in memory if there is plenty,
+// because a data directory has a thousand files, and else where the system has
+// its temporary files. Unix sockets inside have paths short enough for every
+// system's limit.
 func MakeTempDir(pattern string) (string, error) {
 	owner, err := serverUser()
 	if err != nil {
 		return "", err
 	}
-	root := os.TempDir()
-	if len(root) > 50 {
-		root = "/tmp" // sun_path holds 104 bytes on macOS
-	}
+	root := tempRoot()
 	dir, err := os.MkdirTemp(root, pattern)
 	if err != nil {
 		return "", err
@@ -69,6 +69,18 @@ func MakeTempDir(pattern string) (string, error) {
 		return "", errors.Join(err, os.Remove(dir))
 	}
 	return dir, nil
+}
+
+// tempRoot returns where MakeTempDir makes its directories.
+func tempRoot() string {
+	root := os.TempDir()
+	switch {
+	case os.Getenv("TMPDIR") == "" && memoryIsPlenty():
+		return memoryDir
+	case len(root) > 50: // sun_path holds 104 bytes on macOS
+		return "/tmp"
+	}
+	return root
 }
 
 // MakeDir makes a directory that the server's user owns, in one that it can

@@ -28,7 +28,7 @@ func newInstance(t *testing.T, name string) *Instance {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	i, err := New(Config{Name: name, Dir: filepath.Join(dir, "data"), Port: freePort(t), Settings: map[string]string{
-		"fsync": "off", "shared_buffers": "4MB", "wal_log_hints": "on", "wal_retrieve_retry_interval": "50ms", "wal_keep_size": "64MB",
+		"fsync": "off", "dynamic_shared_memory_type": "mmap", "shared_buffers": "4MB", "wal_log_hints": "on", "wal_retrieve_retry_interval": "50ms", "wal_keep_size": "64MB",
 	}})
 	if err != nil {
 		t.Fatal(err)

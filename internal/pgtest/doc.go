@@ -21,7 +21,8 @@
 //
 // # Invariants
 //
-//   - Data is worth nothing: fsync is off, and Close kills.
+//   - Data is worth nothing: it may live in memory ($TMPDIR, if set, is where it
+//     lives instead), fsync is off, and Close kills.
 //   - Close leaves no process, goroutine or file behind; if this process dies
 //     before, the kernel and a waiting shell remove them (on Linux; elsewhere
 //     servers end within a minute of losing their files).
