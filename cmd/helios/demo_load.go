@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/heliosdb/helios"
+	"github.com/heliosdb/helios/internal/pgtest"
+)
+
+// load is what the clients of the demo do: each writer adds rows 1, 2, 3, … of
+// its own and reads its highest number back; readers read that of the first
+// writer, which writes in the session that all of *sql.DB shares. A writer goes
+// on to the next number only when the row is acknowledged, so that the numbers
+// have no gaps.
+type load struct {
+	db      *sql.DB
+	writers []*writer
+	readers int
+
+	gate    sync.RWMutex  // read-locked around each write
+	stopped chan struct{} // closed when clients are to end
+	running sync.WaitGroup
+
+	reads, stale, failures, unknown atomic.Uint64
+
+	acks acks
+
+	mu   sync.Mutex
+	seen []string // guarded by mu; the first errors
+}
+
+// writer adds rows under one id.
+type writer struct {
+	id      int
+	session *helios.Session // nil for the one that all of *sql.DB shares
+	acked   atomic.Int64    // its highest acknowledged number
+}
+
+// newLoad returns clients that have done nothing yet.
+func newLoad(db *sql.DB, writers, readers int) *load {
+	l := &load{db: db, readers: readers, stopped: make(chan struct{}), writers: []*writer{{}}}
+	for id := range writers {
+		l.writers = append(l.writers, &writer{id: id + 1, session: helios.NewSession()})
+	}
+	return l
+}
+
+// Every client pauses between its statements: it is the failover that is shown,
+// not how fast this machine is.
+const pause = 2 * time.Millisecond
+
+// callTimeout is after how long a call has failed: later than failover_wait, so
+// that it is the driver that says what went wrong.
+const callTimeout = 20 * time.Second
+
+// The statements of the clients.
+const (
+	createSQL = "CREATE TABLE written (writer int, n bigint, PRIMARY KEY (writer, n))"
+	writeSQL  = "INSERT INTO written (writer, n) VALUES ($1, $2)"
+	lookSQL   = "SELECT count(*) FROM written WHERE writer = $1 AND n = $2"
+	readSQL   = "SELECT coalesce(max(n), 0) FROM written WHERE writer = $1"
+	keptSQL   = "SELECT count(*) FROM written WHERE writer = $1 AND n <= $2"
+)
+
+// prepare makes the table.
+func (l *load) prepare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := l.db.ExecContext(ctx, createSQL)
+	return err
+}
+
+// start lets the clients run until stop or the end of ctx.
+func (l *load) start(ctx context.Context) {
+	for _, w := range l.writers {
+		l.running.Go(func() { l.repeat(ctx, func() { l.writeAndReadBack(ctx, w) }) })
+	}
+	for range l.readers {
+		l.running.Go(func() { l.repeat(ctx, func() { l.read(ctx, l.writers[0]) }) })
+	}
+}
+
+// stop lets every client finish what it is at, and waits for that.
+func (l *load) stop() {
+	close(l.stopped)
+	l.running.Wait()
+}
+
+// repeat does step again and again.
+func (l *load) repeat(ctx context.Context, step func()) {
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for {
+		step()
+		select {
+		case <-tick.C:
+		case <-l.stopped:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// hold waits until no write is under way and keeps new ones back until release
+// is called. The measurement of the write gap begins.
+func (l *load) hold() (release func()) {
+	l.gate.Lock()
+	l.acks.forgetGaps()
+	return sync.OnceFunc(l.gate.Unlock)
+}
+
+// writeAndReadBack adds the writer's next row and checks that its session sees
+// it.
+func (l *load) writeAndReadBack(ctx context.Context, w *writer) {
+	if w.session != nil {
+		ctx = helios.WithSession(ctx, w.session)
+	}
+	if l.write(ctx, w, w.acked.Load()+1) {
+		l.read(ctx, w)
+	}
+}
+
+// write adds a row; false means that ctx has ended. It does what any
+// application has to do about a write whose outcome is unknown: look, and write
+// again what is not there.
+func (l *load) write(ctx context.Context, w *writer, n int64) bool {
+	l.gate.RLock()
+	defer l.gate.RUnlock()
+	for ctx.Err() == nil {
+		err := l.insert(ctx, w, n)
+		if err != nil && !l.settled(ctx, w, n, err) {
+			continue
+		}
+		if ctx.Err() == nil {
+			w.acked.Store(n)
+			l.acks.add(time.Now())
+			return true
+		}
+	}
+	return false
+}
+
+// insert executes the write once.
+func (l *load) insert(ctx context.Context, w *writer, n int64) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := l.db.ExecContext(ctx, writeSQL, w.id, n)
+	return err
+}
+
+// settled notes why a write has no good answer, and reports whether it was
+// executed nevertheless.
+func (l *load) settled(ctx context.Context, w *writer, n int64, why error) bool {
+	if errors.Is(why, helios.ErrOutcomeUnknown) && ctx.Err() == nil {
+		l.unknown.Add(1)
+	} else {
+		l.fail(ctx, "write", why)
+	}
+	there, err := l.query(helios.Primary(ctx), lookSQL, w.id, n)
+	if err != nil {
+		l.fail(ctx, "look for a write", err)
+	}
+	return there == 1
+}
+
+// read checks that the highest number of w is not older than what was
+// acknowledged before the read began.
+func (l *load) read(ctx context.Context, w *writer) {
+	acked := w.acked.Load()
+	n, err := l.query(ctx, readSQL, w.id)
+	switch {
+	case err != nil:
+		l.fail(ctx, "read", err)
+		return
+	case n < acked:
+		l.stale.Add(1)
+	}
+	l.reads.Add(1)
+}
+
+// query returns the number that a read yields.
+func (l *load) query(ctx context.Context, text string, args ...any) (n int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err = l.db.QueryRowContext(ctx, text, args...).Scan(&n)
+	return n, err
+}
+
+// shownErrors is how many different errors are kept to be shown.
+const shownErrors = 5
+
+// fail counts an error, unless it is the end of ctx that shows.
+func (l *load) fail(ctx context.Context, what string, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	l.failures.Add(1)
+	text := fmt.Sprintf("%s: %v", what, err)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.seen) < shownErrors && !slices.Contains(l.seen, text) {
+		l.seen = append(l.seen, text)
+	}
+}
+
+// firstErrors returns what the first errors said.
+func (l *load) firstErrors() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.seen)
+}
+
+// figures returns what the clients have counted.
+func (l *load) figures() figures {
+	f := figures{Reads: l.reads.Load(), Stale: l.stale.Load(), Errors: l.failures.Load(), Unknown: l.unknown.Load()}
+	for _, w := range l.writers {
+		f.Writes += uint64(w.acked.Load())
+	}
+	return f
+}
+
+// longestGap returns the longest time without an acknowledged write since hold.
+func (l *load) longestGap() time.Duration {
+	l.acks.mu.Lock()
+	defer l.acks.mu.Unlock()
+	return l.acks.gap
+}
+
+// missing counts the acknowledged writes that a node does not have. It asks the
+// node itself, past the driver.
+func (l *load) missing(ctx context.Context, node *pgtest.Node) (lost uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for _, w := range l.writers {
+		acked := w.acked.Load()
+		kept, err := pgtest.Value[int64](ctx, node, keptSQL, w.id, acked)
+		if err != nil {
+			return 0, err
+		}
+		lost += uint64(acked - kept)
+	}
+	return lost, nil
+}
+
+// acks measures the time between acknowledged writes.
+type acks struct {
+	mu   sync.Mutex
+	last time.Time     // guarded by mu; of the newest one
+	gap  time.Duration // guarded by mu; longest between two
+}
+
+// add notes an acknowledgement.
+func (a *acks) add(at time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.last.IsZero() {
+		a.gap = max(a.gap, at.Sub(a.last))
+	}
+	a.last = at
+}
+
+// forgetGaps begins a new measurement, with the gap that is open now.
+func (a *acks) forgetGaps() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.gap = 0
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// helpCommand explains the others.
+func helpCommand() command {
+	return command{
+		name:    "help",
+		args:    "[COMMAND]",
+		summary: "explain a command",
+		about:   "Without a command it lists them all.",
+		flags: func(*flag.FlagSet) action {
+			return func(_ context.Context, s streams, args []string) error {
+				switch len(args) {
+				case 0:
+					return listCommands(s.out)
+				case 1:
+					c, err := findCommand(args[0])
+					if err != nil {
+						return err
+					}
+					return c.help(s.out)
+				default:
+					return usageError("help: one command at a time", "helios help "+args[0])
+				}
+			}
+		},
+	}
+}
+
+// listCommands writes what helios can do.
+func listCommands(w io.Writer) error {
+	fmt.Fprint(w, "helios is a database/sql driver for whole PostgreSQL clusters. This program shows what it does.\n\nUsage: helios COMMAND [FLAGS] [ARGUMENTS]\n\n")
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range commands() {
+		fmt.Fprintf(table, "  %s\t%s\n", c.name, c.summary)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprint(w, "\nhelios help COMMAND says more. Exit codes: 0 all is well, 1 it is not, 2 the command line is wrong, 130 interrupted.\n")
+	return err
+}
+
+// help writes what one command is for and what its flags are.
+func (c *command) help(w io.Writer) error {
+	fs := newFlagSet(c.name)
+	c.flags(fs)
+	usage := "Usage: helios " + c.name
+	if hasFlags(fs) {
+		usage += " [FLAGS]"
+	}
+	if c.args != "" {
+		usage += " " + c.args
+	}
+	fmt.Fprintf(w, "helios %s: %s.\n\n%s\n\n%s\n", c.name, c.summary, usage, c.about)
+	if !hasFlags(fs) {
+		return nil
+	}
+	fmt.Fprint(w, "\nFlags:\n")
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fs.VisitAll(func(f *flag.Flag) { fmt.Fprintf(table, "  %s\t%s\n", flagName(f), flagMeaning(f)) })
+	return table.Flush()
+}
+
+func hasFlags(fs *flag.FlagSet) bool {
+	any := false
+	fs.VisitAll(func(*flag.Flag) { any = true })
+	return any
+}
+
+// flagName returns a flag as it is typed, such as "--readers N".
+func flagName(f *flag.Flag) string {
+	dashes := "--"
+	if len(f.Name) == 1 {
+		dashes = "-"
+	}
+	value, _ := flag.UnquoteUsage(f)
+	return strings.TrimSpace(dashes + f.Name + " " + value)
+}
+
+// flagMeaning returns what a flag does and what it is if not given.
+func flagMeaning(f *flag.Flag) string {
+	_, usage := flag.UnquoteUsage(f)
+	if f.DefValue == "" || f.DefValue == "false" {
+		return usage
+	}
+	return fmt.Sprintf("%s (%s)", usage, f.DefValue)
+}
+
+// findCommand returns the command called name. The error suggests another one
+// if the name resembles it.
+func findCommand(name string) (*command, error) {
+	all := commands()
+	if i := slices.IndexFunc(all, func(c command) bool { return c.name == name }); i >= 0 {
+		return &all[i], nil
+	}
+	nearest := slices.MinFunc(all, func(a, b command) int {
+		return cmp.Compare(distance(name, a.name), distance(name, b.name))
+	})
+	hint := "helios help lists the commands"
+	if distance(name, nearest.name) <= len(nearest.name)/2 {
+		hint = "did you mean helios " + nearest.name + "?"
+	}
+	return nil, usageError(fmt.Sprintf("unknown command %q", name), hint)
+}
+
+// distance is how many bytes have to be inserted, deleted or replaced to make b
+// of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1) // distances of a's first i bytes to every beginning of b
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
