@@ -1,0 +1,48 @@
+package integration_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/heliosdb/helios/internal/pgtest"
+)
+
+// The primary's machine dies under load, and the best replica is promoted.
+func TestWritesResumeAfterTheCrashOfThePrimary(t *testing.T) {
+	c := pgtest.New(t, pgtest.Options{Replicas: 2})
+	db := open(t, c)
+	known := clusterOf(t, db)
+	ctx := pgtest.Context(t)
+	l := startLoad(t, db, 8, 2, 4)
+	replicated(t, c)
+	l.awaitWrites(t, 200)
+
+	killed := time.Now()
+	pgtest.OK(t, c.Kill(c.Primary()))
+	next, err := c.BestReplica(ctx)
+	pgtest.OK(t, err)
+	promoting := time.Now()
+	pgtest.OK(t, c.Promote(ctx, next))
+	promoted := time.Now()
+	pgtest.OK(t, c.Follow(ctx, next))
+	l.awaitWrites(t, 500)
+	l.stop()
+
+	first := l.firstSince(promoting)
+	gap := first.Sub(promoted)
+	t.Logf("FIGURES crash: promoted %v after the kill, first write %v after that; writes %d, reads %d, errors: %s",
+		promoted.Sub(killed).Round(time.Millisecond), gap.Round(time.Microsecond), l.count.Load(), l.reads.Load(), l.kinds())
+	if gap > maxGap {
+		t.Errorf("the first write was acknowledged %v after the promotion, want at most %v", gap, maxGap)
+	}
+	l.allow(t, "write: outcome unknown", "write: not committed")
+	l.verify(t, next)
+	if n := known.Stats().WritesLost; n != 0 {
+		t.Errorf("%d sessions were told that a write is lost", n)
+	}
+	listNodes(t, known)
+}
+
+// maxGap is how long writes may stand still after a promotion. A loaded machine
+// of two cores gets some leave; the figure to look at is the one that is logged.
+const maxGap = 2 * time.Second
