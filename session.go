@@ -58,7 +58,7 @@ func (s *Session) Advance(t Token) {
 	for {
 		cur := s.seen.Load()
 		switch {
-		case cur == nil || t.Timeline > cur.timeline:
+		case cur == nil || t.Timeline > cur.timeline || t.SystemID != cur.systemID:
 			if s.seen.CompareAndSwap(cur, cur.succeeded(t)) {
 				return
 			}
@@ -108,11 +108,11 @@ func raise(v *atomic.Uint64, n uint64) {
 // once: from now on the session asks for what the newest timeline kept of it.
 func (s *Session) wants(view *topology.View) (wal.LSN, wal.Verdict) {
 	cur := s.seen.Load()
-	if cur == nil {
-		return 0, wal.Kept
+	if cur == nil || cur.systemID != view.SystemID && cur.systemID != 0 && view.SystemID != 0 {
+		return 0, wal.Kept // nothing seen of this cluster
 	}
 	at := wal.Position{Timeline: cur.timeline, LSN: wal.LSN(cur.lsn.Load())}
-	if cur.timeline >= view.Timeline && cur.before == (wal.Position{}) {
+	if cur.timeline == view.Timeline && cur.before == (wal.Position{}) {
 		return at.LSN, wal.Kept
 	}
 	if cur.before != (wal.Position{}) && view.History.Holds(cur.before, cur.timeline) == wal.Lost {
@@ -127,6 +127,14 @@ func (s *Session) wants(view *topology.View) (wal.LSN, wal.Verdict) {
 	default:
 		return at.LSN, verdict
 	}
+}
+
+// ahead reports whether the session has seen a timeline that view does not know
+// of: another process has heard of a promotion earlier. Until this one has, no
+// node it knows can be trusted to have what the session has seen.
+func (s *Session) ahead(view *topology.View) bool {
+	cur := s.seen.Load()
+	return cur != nil && cur.timeline > view.Timeline && cur.systemID == view.SystemID
 }
 
 // forget lets the session go on from at, and reports the loss unless somebody

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -105,6 +106,10 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 		return nil, err
 	}
 	c.pgx, c.pg, c.fe, c.hooks = conn, conn.PgConn(), conn.PgConn().Frontend(), &config.Config
+	if c.pg.ParameterStatus("standard_conforming_strings") == "off" {
+		c.Abort(errStrings)
+		return nil, errStrings
+	}
 	c.inRecovery = c.pg.ParameterStatus("in_hot_standby") == "on"
 	c.readOnly = c.pg.ParameterStatus("default_transaction_read_only") == "on"
 	if o.AfterConnect != nil {
@@ -115,6 +120,10 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 	}
 	return c, nil
 }
+
+// errStrings refuses a server whose strings the driver would read wrongly, and
+// so might send a write to a replica.
+var errStrings = errors.New("standard_conforming_strings is off: set it to on for this role, this database or the server")
 
 // Pgx returns the pgx connection underneath, for what only pgx can do: COPY,
 // large objects, the holder's own use. It must be idle when it is handed out

@@ -13,11 +13,13 @@ type peeker struct {
 	look func(fd uintptr) bool
 	buf  [1]byte
 	idle bool
+	self quieter // of a connection in memory that can say so itself
 }
 
-// init remembers the socket's descriptor. A connection without one, such as an
-// in-memory pipe, is never looked at.
+// init remembers the socket's descriptor. A connection without one is asked if
+// it can say so itself, and never looked at otherwise.
 func (p *peeker) init(conn net.Conn) {
+	p.self, _ = conn.(quieter) //nolint:errcheck // nil if it cannot
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
 		return
@@ -38,7 +40,7 @@ func (p *peeker) init(conn net.Conn) {
 // server, no end of stream. It costs about a microsecond.
 func (p *peeker) quiet() bool {
 	if p.raw == nil {
-		return true
+		return p.self == nil || p.self.Quiet()
 	}
 	p.idle = false
 	return p.raw.Read(p.look) == nil && p.idle

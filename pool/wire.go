@@ -23,6 +23,10 @@ type Traffic struct {
 	Received atomic.Int64
 }
 
+// quieter is a connection that knows without a system call whether nothing
+// waits in it.
+type quieter interface{ Quiet() bool }
+
 // newWire wraps a freshly dialed socket.
 func newWire(conn net.Conn, traffic *Traffic) *wire {
 	w := &wire{Conn: conn, traffic: traffic}
