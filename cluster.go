@@ -33,6 +33,7 @@ type Cluster struct {
 	whole      Session                // of every statement that has no session of its own
 	named      *named
 	seeds      atomic.Uint64 // of sessions
+	lagsOf     atomic.Uint64 // version of the view whose lags the balancer knows; not kept without max_lag
 	counts     counts
 
 	statementCapacity int               // statements that stay prepared on a connection

@@ -42,8 +42,8 @@ func play(t *testing.T, n int, params string, f func(s *stage), options ...Clust
 		s.answerProbes()
 		s.answerReads()
 		s.open(params, options...)
+		defer s.close()
 		f(s)
-		s.close()
 	})
 }
 

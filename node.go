@@ -119,6 +119,21 @@ func (c *Cluster) roleReported(n *node, conn *pool.Conn) {
 	}
 }
 
+// refreshLags has the balancer know how far behind the replicas are, as of the
+// newest probes: those change no routes.
+func (c *Cluster) refreshLags(r *routes) {
+	view := c.board.Peek()
+	if c.lagsOf.Load() == view.Version {
+		return
+	}
+	c.lagsOf.Store(view.Version)
+	for i := range view.Nodes {
+		if n := r.byName[view.Nodes[i].Name]; n != nil {
+			n.load.SetLag(view.Nodes[i].Lag)
+		}
+	}
+}
+
 // close ends everything of the node.
 func (n *node) close() {
 	n.pool.Close() //nolint:errcheck // closing sockets has no news for anybody

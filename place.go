@@ -53,6 +53,9 @@ func (c *Cluster) decide(r *routes, q *query, t *tries) (place, error) {
 	if q.wish.node != "" {
 		return c.decideNode(r, q.wish.node)
 	}
+	if q.level.kind != levelEventual && q.session.ahead(r.view) {
+		return place{}, unsent("", fmt.Errorf("%w: the session has seen a newer timeline than %s", ErrNoPrimary, r.view.Timeline))
+	}
 	why, primary := c.needsPrimary(q, t)
 	if !primary {
 		p, err := c.decideReplica(r, q, t)
@@ -113,8 +116,10 @@ func (c *Cluster) decidePrimary(r *routes, q *query, why string) (place, error) 
 		return place{}, unsent("", ErrSplitBrain)
 	case r.primary == nil:
 		return place{}, unsent("", fmt.Errorf("%w: %s", ErrNoPrimary, describeView(r.view)))
-	case q.writes() && len(r.replicas) < c.config.MinReplicas:
-		return place{}, unsent("", fmt.Errorf("%w: %d healthy where min_replicas asks for %d", ErrNoReplica, len(r.replicas), c.config.MinReplicas))
+	case q.writes() && c.config.MinReplicas > 0:
+		if n := c.healthy(r); n < c.config.MinReplicas {
+			return place{}, unsent("", fmt.Errorf("%w: %d healthy where min_replicas asks for %d", ErrNoReplica, n, c.config.MinReplicas))
+		}
 	}
 	p := place{node: r.primary, reason: why}
 	if !q.writes() {
@@ -125,11 +130,26 @@ func (c *Cluster) decidePrimary(r *routes, q *query, why string) (place, error) 
 	return p, nil
 }
 
+// healthy returns how many replicas are up and within max_lag.
+func (c *Cluster) healthy(r *routes) int {
+	if c.config.MaxLag == 0 {
+		return len(r.replicas)
+	}
+	c.refreshLags(r)
+	n := 0
+	for _, load := range r.loads {
+		if lag, known := load.Lag(); known && lag <= c.config.MaxLag {
+			n++
+		}
+	}
+	return n
+}
+
 // decideReplica chooses a replica for a read.
 func (c *Cluster) decideReplica(r *routes, q *query, t *tries) (place, error) {
 	switch q.level.kind {
 	case levelEventual:
-		return c.pick(r.replicas, r.loads, r.heaviest, place{reason: "read"}, q, t)
+		return c.pick(r, r.replicas, r.loads, place{reason: "read"}, q, t)
 	case levelBounded:
 		lsn, known := c.board.PrimaryAt(c.now().Add(-q.level.bound))
 		if !known {
@@ -157,9 +177,9 @@ func (c *Cluster) decideReplica(r *routes, q *query, t *tries) (place, error) {
 // that is made to prove it.
 func (c *Cluster) pickFresh(r *routes, p place, q *query, t *tries) (place, error) {
 	if p.want == 0 {
-		return c.pick(r.replicas, r.loads, r.heaviest, p, q, t)
+		return c.pick(r, r.replicas, r.loads, p, q, t)
 	}
-	if found, err := c.pick(r.current, r.currents, r.heaviest, p, q, t); err == nil {
+	if found, err := c.pick(r, r.current, r.currents, p, q, t); err == nil {
 		return found, nil
 	}
 	if len(r.current) == 0 {
@@ -167,7 +187,7 @@ func (c *Cluster) pickFresh(r *routes, p place, q *query, t *tries) (place, erro
 	}
 	if t.behind < maxBehind {
 		p.check = true
-		if found, err := c.pick(r.current, r.currents, r.heaviest, p, q, t); err == nil {
+		if found, err := c.pick(r, r.current, r.currents, p, q, t); err == nil {
 			return found, nil
 		}
 	}
@@ -175,8 +195,11 @@ func (c *Cluster) pickFresh(r *routes, p place, q *query, t *tries) (place, erro
 }
 
 // pick has the balancer choose among candidates.
-func (c *Cluster) pick(nodes []*node, loads []*router.Backend, heaviest int, p place, q *query, t *tries) (place, error) {
-	need := router.Need{Zone: c.config.Zone, MaxLag: c.config.MaxLag, Now: c.now().UnixNano(), MaxWeight: heaviest}
+func (c *Cluster) pick(r *routes, nodes []*node, loads []*router.Backend, p place, q *query, t *tries) (place, error) {
+	if c.config.MaxLag > 0 {
+		c.refreshLags(r)
+	}
+	need := router.Need{Zone: c.config.Zone, MaxLag: c.config.MaxLag, Now: c.now().UnixNano(), MaxWeight: r.heaviest}
 	for i, n := range nodes {
 		if slices.Contains(t.tried, n) || p.check && n.spared.Load() > need.Now {
 			need.Tried.Add(i)
@@ -255,6 +278,7 @@ func (c *Cluster) wait(ctx context.Context, t *tries, changed <-chan struct{}, w
 	if t.deadline.IsZero() {
 		t.deadline = now.Add(c.config.FailoverWait)
 		c.counts.waits.Add(1)
+		c.prober.Kick("") // what is missing may be there, and not known yet
 	}
 	if !now.Before(t.deadline) {
 		if t.last != nil {

@@ -471,7 +471,7 @@ func (r *run) judgeAcquire(ctx context.Context, t *tries, err error) error {
 		return unsent(n.name, interrupted(ctx, err))
 	case errors.Is(err, pool.ErrClosed) && r.session.cluster.closed.Load():
 		return unsent("", ErrClosed)
-	case connectCode(err) == codeNoDatabase && r.place.replica:
+	case connectCode(err) == codeNoDatabase && r.place.replica && !r.session.cluster.config.replicasOnly():
 		t.toPrimary = true // the replica has not replayed CREATE DATABASE yet
 		return nil
 	case !mayConnectLater(err):
@@ -489,14 +489,14 @@ func (r *run) judgeServer(ctx context.Context, t *tries, refused *pgconn.PgError
 	switch {
 	case planIsVoid(refused) && t.repeated < 1:
 		t.repeated++
-	case r.place.replica && !q.readOnlyTx && refusedByStandby(refused):
+	case r.place.replica && !q.readOnlyTx && refusedByStandby(refused) && !c.config.replicasOnly():
 		q.stmt.Learn()
 		c.counts.learned.Add(1)
 		t.toPrimary = true
 	case r.place.replica && conflictsWithRecovery(refused):
 		c.counts.conflicts.Add(1)
 		t.tried = append(t.tried, r.place.node)
-	case r.place.replica && r.place.check && !r.conn.Result().HasPosition:
+	case r.place.replica && r.place.check && !r.conn.Result().HasPosition && !c.config.replicasOnly():
 		t.toPrimary = true // it may lack what the session has just created
 	case r.fenced(refused) && t.repeated < maxRefusals:
 		t.repeated++
