@@ -277,10 +277,10 @@ func (r *run) executeHeld(ctx context.Context) (pool.Event, error) {
 	if s.busy {
 		return pool.EventEnd, errBusy
 	}
-	r.conn, r.place = s.held, place{node: s.heldNode, reason: "the session holds a connection"}
 	if err := s.settle(ctx); err != nil {
 		return pool.EventEnd, err
 	}
+	r.conn, r.place = s.held, place{node: s.heldNode, reason: "the session holds a connection"}
 	s.busy = true
 	s.heldNode.load.Begin()
 	event, err := r.send(ctx, r.heldFrame())
