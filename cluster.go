@@ -94,6 +94,7 @@ func newCluster(cfg *Config, s extras) (*Cluster, error) {
 		Interval: cfg.ProbeInterval,
 		Timeout:  cfg.ProbeTimeout,
 		Connect:  c.connectProbe,
+		Heard:    c.heard,
 		Log:      s.log,
 	}
 	if cfg.replicasOnly() {
@@ -194,6 +195,13 @@ func (c *Cluster) connectProbe(ctx context.Context, name string) (*pgconn.PgConn
 	return pgconn.ConnectConfig(ctx, config)
 }
 
+// heard tells a node's breaker how a probe went: a success closes it at once.
+func (c *Cluster) heard(name string, err error) {
+	if n := c.routes.Load().byName[name]; n != nil {
+		n.breaker.Probe(err)
+	}
+}
+
 // apply follows a new view: what it says takes effect here.
 func (c *Cluster) apply(old, view *topology.View) {
 	c.mu.Lock()
@@ -267,7 +275,7 @@ func (c *Cluster) followNodeLocked(n *node, old, now *topology.Node) {
 	c.log.Info("node state changed", "node", n.name, "state", now.State.String(), "role", now.Role.String(), "reason", now.Reason)
 	switch now.State {
 	case topology.StateUp:
-		n.breaker.Probe(nil)
+		n.pool.Warm()
 		if was == topology.StateDown || was == topology.StateRefused {
 			n.load.Rejoined(c.now().UnixNano())
 		}
@@ -303,7 +311,6 @@ func (c *Cluster) followPrimaryLocked(before, after *routes) {
 	view := after.view
 	c.log.Info("primary changed", "node", after.primary.name, "timeline", uint32(view.Timeline))
 	c.counts.primaryChanges.Add(1)
-	after.primary.pool.Warm()
 	for i := range view.Nodes { // a node that was left behind is cut off: nobody waits for it any longer
 		v := &view.Nodes[i]
 		if v.State == topology.StateDown && c.nodes[v.Name] != nil {

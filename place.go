@@ -42,6 +42,10 @@ const maxBehind = 2
 // errStillBehind says that replicas answer but none has replayed enough yet.
 var errStillBehind = errors.New("no replica has replayed what the session has seen")
 
+// errAhead says that even the primary this process knows may lack what the
+// session has seen.
+var errAhead = errors.New("the session has seen a newer timeline than any node has shown yet")
+
 // decide says where q goes by what is known at this moment: hint, then class of
 // the statement, then the consistency that is wanted, then the candidates, then
 // the balancer. Transactions and pinned sessions never come here: they have
@@ -59,7 +63,7 @@ func (c *Cluster) decide(r *routes, q *query, t *tries) (place, error) {
 	why, primary := c.needsPrimary(q, t)
 	if !primary {
 		p, err := c.decideReplica(r, q, t)
-		if err == nil || errors.Is(err, ErrWriteLost) {
+		if err == nil || errors.Is(err, ErrWriteLost) || errors.Is(err, errAhead) {
 			return p, err
 		}
 		if c.config.replicasOnly() || c.config.ReplicaFallback == FallbackError {
@@ -160,6 +164,10 @@ func (c *Cluster) decideReplica(r *routes, q *query, t *tries) (place, error) {
 	}
 	if _, blind := q.session.blind(); blind {
 		return place{}, unsent("", fmt.Errorf("%w: the position of the session's last write is not known yet", ErrNoReplica))
+	}
+	if q.session.ahead(r.view) {
+		c.prober.Kick("")
+		return place{}, unsent("", fmt.Errorf("%w: %w", ErrNoPrimary, errAhead))
 	}
 	lsn, verdict := q.session.wants(r.view)
 	switch verdict {

@@ -48,6 +48,10 @@ type Prober struct {
 	// connection.
 	Connect func(ctx context.Context, node string) (*pgconn.PgConn, error)
 
+	// Heard, if not nil, is called after every probe that said something about
+	// the node, with the error it failed with. Calls for different nodes overlap.
+	Heard func(node string, err error)
+
 	Log *slog.Logger // nil for silence
 
 	mu    sync.Mutex
@@ -265,4 +269,7 @@ func (w *watcher) report(ctx context.Context, o topology.Observation, err error)
 	}
 	w.failed = err != nil
 	w.Board.Observe(o)
+	if w.Heard != nil {
+		w.Heard(w.node, o.Err)
+	}
 }
