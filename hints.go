@@ -68,6 +68,15 @@ func WithSession(ctx context.Context, s *Session) context.Context {
 	return with(ctx, func(w *wish) { w.session, w.id = s, "" })
 }
 
+// SessionOf returns the session that [WithSession] put into the context.
+func SessionOf(ctx context.Context) (*Session, bool) {
+	w := wishOf(ctx)
+	if w == nil || w.session == nil {
+		return nil, false
+	}
+	return w.session, true
+}
+
 // WithSessionID makes the statements of the context part of a session that the
 // *sql.DB keeps under id, such as "user-42". It is remembered for session_timeout
 // after its last use.
