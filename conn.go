@@ -61,11 +61,11 @@ func (s *Conn) ExecContext(ctx context.Context, sql string, args []driver.NamedV
 	r := &s.direct
 	*r = run{session: s, q: q}
 	event, err := r.execute(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for err == nil && event != pool.EventEnd {
 		event, err = r.conn.Next(ctx)
-	}
-	if r.conn == nil {
-		return nil, err
 	}
 	affected := r.conn.Result().Affected
 	if err = r.finish(ctx, err); err != nil {
@@ -191,13 +191,13 @@ func (s *Conn) PgxConn(ctx context.Context) (*pgx.Conn, error) {
 			r.q.wish = *wish
 		}
 		event, err := r.execute(ctx)
+		if err != nil {
+			return nil, err
+		}
 		for err == nil && event != pool.EventEnd {
 			event, err = r.conn.Next(ctx)
 		}
-		if r.conn != nil {
-			err = r.finish(ctx, err)
-		}
-		if err != nil {
+		if err = r.finish(ctx, err); err != nil {
 			return nil, err
 		}
 		if s.held == nil {
