@@ -61,6 +61,7 @@ type demo struct {
 	driver  *helios.Cluster
 	load    *load
 	result  summary // filled in as the story goes
+	remains error   // why something of the demo may have been left behind
 }
 
 // What a demo may be asked for.
@@ -86,19 +87,35 @@ func (d *demo) run(ctx context.Context, s streams, args []string) error {
 	d.screen.finish()
 	switch {
 	case ctx.Err() != nil:
-		return &failure{code: exitInterrupted, err: errors.New("demo: interrupted; its servers and files are removed")}
+		return &failure{code: exitInterrupted, err: d.interrupted()}
 	case errors.Is(err, pgtest.ErrUnavailable):
-		return failed(errors.New("demo: no PostgreSQL on this machine"), `run "make setup", or name the directory of its programs in HELIOS_PG_BIN`)
+		return failed(errNoPostgres(), `run "make setup", or name the directory of its programs in HELIOS_PG_BIN`)
 	case err != nil:
 		return failed(fmt.Errorf("demo: %w", err), "")
 	}
-	if err := d.result.print(s.out, d.asJSON); err != nil {
+	if err := d.result.write(s.out, d.asJSON); err != nil {
 		return err
 	}
 	if !d.result.healthy() {
 		return failed(errUnhealthy, "the figures say which; run it again with --json for all of them")
 	}
 	return nil
+}
+
+// interrupted says what a signal has left.
+func (d *demo) interrupted() error {
+	if d.remains != nil {
+		return fmt.Errorf("demo: interrupted; something may be left behind: %w", d.remains)
+	}
+	return errors.New("demo: interrupted; its servers and files are removed")
+}
+
+// errNoPostgres says where PostgreSQL was looked for.
+func errNoPostgres() error {
+	if dir := os.Getenv("HELIOS_PG_BIN"); dir != "" {
+		return fmt.Errorf("demo: no PostgreSQL in HELIOS_PG_BIN=%s", dir)
+	}
+	return errors.New("demo: no PostgreSQL on this machine")
 }
 
 // check refuses flags that make no demo.
@@ -124,7 +141,10 @@ func (d *demo) play(ctx context.Context) (err error) {
 	if d.cluster, err = pgtest.Start(ctx, pgtest.Options{Replicas: 2}); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.cluster.Close()) }()
+	defer func() {
+		d.remains = d.cluster.Close()
+		err = errors.Join(err, d.remains)
+	}()
 	if d.db, err = sql.Open("helios", d.cluster.DSN()); err != nil {
 		return err
 	}

@@ -52,9 +52,12 @@ func newLoad(db *sql.DB, writers, readers int) *load {
 	return l
 }
 
-// Every client pauses between its statements: it is the failover that is shown,
+// What a client does takes this long at least: it is the failover that is shown,
 // not how fast this machine is.
-const pause = 2 * time.Millisecond
+const (
+	writePause = 5 * time.Millisecond
+	readPause  = 2 * time.Millisecond
+)
 
 // callTimeout is after how long a call has failed: later than failover_wait, so
 // that it is the driver that says what went wrong.
@@ -80,10 +83,10 @@ func (l *load) prepare(ctx context.Context) error {
 // start lets the clients run until stop or the end of ctx.
 func (l *load) start(ctx context.Context) {
 	for _, w := range l.writers {
-		l.running.Go(func() { l.repeat(ctx, func() { l.writeAndReadBack(ctx, w) }) })
+		l.running.Go(func() { l.repeat(ctx, writePause, func() { l.writeAndReadBack(ctx, w) }) })
 	}
 	for range l.readers {
-		l.running.Go(func() { l.repeat(ctx, func() { l.read(ctx, l.writers[0]) }) })
+		l.running.Go(func() { l.repeat(ctx, readPause, func() { l.read(ctx, l.writers[0]) }) })
 	}
 }
 
@@ -93,8 +96,8 @@ func (l *load) stop() {
 	l.running.Wait()
 }
 
-// repeat does step again and again.
-func (l *load) repeat(ctx context.Context, step func()) {
+// repeat does step again and again, at most once in a pause.
+func (l *load) repeat(ctx context.Context, pause time.Duration, step func()) {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for {

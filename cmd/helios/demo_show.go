@@ -42,15 +42,15 @@ type summary struct {
 // healthy reports whether the driver has kept its promises.
 func (s *summary) healthy() bool { return s.Stale == 0 && s.Lost == 0 && s.Errors == 0 }
 
-// print writes the summary for people or for programs.
-func (s *summary) print(w io.Writer, asJSON bool) error {
+// write puts down the summary for people or for programs.
+func (s *summary) write(w io.Writer, asJSON bool) error {
 	if asJSON {
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(s)
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "\nreads\t%d\t%s; %d while they were the primary\n", s.Reads, byNode(s.ReadsByNode), s.ReadsOnPrimary)
+	fmt.Fprintf(table, "\nreads\t%d\t%s; %d of them by the primary\n", s.Reads, byNode(s.ReadsByNode), s.ReadsOnPrimary)
 	fmt.Fprintf(table, "writes\t%d\tacknowledged\n", s.Writes)
 	fmt.Fprintf(table, "stale reads\t%d\tsessions that missed a write of their own\n", s.Stale)
 	fmt.Fprintf(table, "lost writes\t%d\tacknowledged, and missing on %s\n", s.Lost, s.Primaries[1])
@@ -73,10 +73,10 @@ func byNode(counts map[string]uint64) string {
 	return strings.Join(parts, ", ")
 }
 
-// line writes the figures on one line, after that much time.
+// line writes the figures on one line that fits 80 columns, after that much time.
 func (f *figures) line(after time.Duration) string {
-	return fmt.Sprintf("%4.0fs  reads %d (%s)  writes %d  stale %d  errors %d",
-		after.Seconds(), f.Reads, byNode(f.ReadsByNode), f.Writes, f.Stale, f.Errors)
+	return fmt.Sprintf("%5.1fs  reads %s  writes %d  stale %d  errors %d",
+		after.Seconds(), byNode(f.ReadsByNode), f.Writes, f.Stale, f.Errors)
 }
 
 // screen shows what happens: lines that stay, and below them one that changes.

@@ -73,9 +73,9 @@ func (c *command) help(w io.Writer) error {
 }
 
 func hasFlags(fs *flag.FlagSet) bool {
-	any := false
-	fs.VisitAll(func(*flag.Flag) { any = true })
-	return any
+	found := false
+	fs.VisitAll(func(*flag.Flag) { found = true })
+	return found
 }
 
 // flagName returns a flag as it is typed, such as "--readers N".

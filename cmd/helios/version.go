@@ -22,7 +22,7 @@ func versionCommand() command {
 				if len(args) > 0 {
 					return usageError("version: takes no arguments", "helios help version")
 				}
-				return buildOf(debug.ReadBuildInfo()).print(s.out, *asJSON)
+				return buildOf(debug.ReadBuildInfo()).write(s.out, *asJSON)
 			}
 		},
 	}
@@ -61,8 +61,8 @@ func buildOf(info *debug.BuildInfo, ok bool) build {
 	return b
 }
 
-// print writes b on one line.
-func (b build) print(w io.Writer, asJSON bool) error {
+// write puts b on one line.
+func (b build) write(w io.Writer, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(b)
 	}
