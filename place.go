@@ -87,6 +87,8 @@ func (c *Cluster) needsPrimary(q *query, t *tries) (string, bool) {
 		return "hint", true
 	case q.readOnlyTx:
 		return "", false
+	case q.writingTx:
+		return "a transaction that may write", true
 	case q.hint() == router.HintReplica:
 		return "", false
 	case q.stmt.Class != router.Read:

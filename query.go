@@ -24,7 +24,8 @@ type query struct {
 	level   Consistency
 	seed    *uint64 // the balancer's, of the driver session
 
-	readOnlyTx bool // the first statement of a read-only transaction
+	readOnlyTx bool // the first statement of a transaction that may run on a replica
+	writingTx  bool // the first statement of any other transaction
 }
 
 // hint returns where the caller wants the statement to go. A context and an
@@ -62,6 +63,9 @@ func (s *Conn) newQuery(ctx context.Context, sql string, named []driver.NamedVal
 		return query{}, err
 	}
 	q.stmt = c.statements.Get(sql)
+	if s.tx != nil {
+		q.readOnlyTx, q.writingTx = s.tx.readOnly, !s.tx.readOnly
+	}
 	return q, nil
 }
 
