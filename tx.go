@@ -47,6 +47,9 @@ func (s *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if s.tx != nil || s.held != nil && s.held.TxStatus() != 'I' {
 		return nil, errInTx
 	}
+	if s.lost {
+		return nil, unsent("", ErrSessionLost)
+	}
 	if ctx.Err() != nil {
 		return nil, interrupted(ctx, context.Cause(ctx))
 	}
