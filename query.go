@@ -24,8 +24,8 @@ type query struct {
 	level   Consistency
 	seed    *uint64 // the balancer's, of the driver session
 
-	readOnlyTx bool // the first statement of a transaction that may run on a replica
-	writingTx  bool // the first statement of any other transaction
+	readOnlyTx bool // part of a transaction that may run on a replica
+	writingTx  bool // part of any other transaction
 }
 
 // hint returns where the caller wants the statement to go. A context and an
