@@ -92,10 +92,10 @@ func (r *rows) Next(dest []driver.Value) error {
 	case pool.EventResult:
 		r.pending = event
 		return io.EOF
-	default:
+	case pool.EventEnd:
 		r.finish(nil)
-		return r.end()
 	}
+	return r.end()
 }
 
 // end says how the rows ended.

@@ -228,8 +228,7 @@ func (c *Conn) takeStatus(m *pgproto3.ParameterStatus) {
 // INSERT 0 1; 0 if there is none.
 func affected(tag []byte) int64 {
 	n, scale := int64(0), int64(1)
-	for i := len(tag) - 1; i >= 0; i-- {
-		d := tag[i]
+	for _, d := range slices.Backward(tag) {
 		if d == ' ' && scale > 1 {
 			return n
 		}

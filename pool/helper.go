@@ -26,9 +26,9 @@ const (
 	// HelperDurability asks how the transaction that is about to commit will
 	// do so. Only the transaction itself knows: SET LOCAL is gone after it.
 	HelperDurability
-	// HelperBegin, HelperCommit and HelperRollback frame a transaction.
+	// HelperBegin opens a transaction.
 	HelperBegin
-	// HelperCommit ends the transaction.
+	// HelperCommit ends it.
 	HelperCommit
 	// HelperRollback gives the transaction up.
 	HelperRollback

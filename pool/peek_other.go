@@ -9,7 +9,7 @@ import "net"
 type peeker struct{ self quieter }
 
 func (p *peeker) init(conn net.Conn) {
-	p.self, _ = conn.(quieter) //nolint:errcheck // nil if it cannot
+	p.self, _ = conn.(quieter)
 }
 
 // quiet reports true where nothing is known.

@@ -19,7 +19,7 @@ type peeker struct {
 // init remembers the socket's descriptor. A connection without one is asked if
 // it can say so itself, and never looked at otherwise.
 func (p *peeker) init(conn net.Conn) {
-	p.self, _ = conn.(quieter) //nolint:errcheck // nil if it cannot
+	p.self, _ = conn.(quieter)
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
 		return

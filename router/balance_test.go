@@ -108,8 +108,11 @@ func TestOnlyEligibleBackendsAreChosen(t *testing.T) {
 		"unblocked again": {func(l []*Backend) { l[0].SetBlocked(true); l[0].SetBlocked(false) }, Need{}, "r0 r1 r2 r3 "},
 		"held off":        {func(l []*Backend) { l[0].HoldOff(9 * second) }, Need{Now: 8 * second}, "r1 r2 r3 "},
 		"held off before": {func(l []*Backend) { l[0].HoldOff(9 * second) }, Need{Now: 9 * second}, "r0 r1 r2 r3 "},
-		"unlucky is better than nobody": {func(l []*Backend) { l[0].Rejoined(second) },
-			Need{Now: second, Tried: Set{0b1110}}, "r0 "},
+		"unlucky is better than nobody": {
+			func(l []*Backend) { l[0].Rejoined(second) },
+			Need{Now: second, Tried: Set{0b1110}},
+			"r0 ",
+		},
 	} {
 		for _, bal := range balances {
 			t.Run(name+"/"+bal.String(), func(t *testing.T) {
@@ -357,7 +360,7 @@ type ending struct {
 	node     int
 }
 
-type endings []ending
+type endings []ending //nolint:recvcheck // container/heap wants Push and Pop of a pointer
 
 func (e endings) Len() int           { return len(e) }
 func (e endings) Less(i, j int) bool { return e[i].at < e[j].at }

@@ -22,6 +22,7 @@ func TestFlagsTellWhatAStatementLeavesBehind(t *testing.T) {
 		"COMMIT PREPARED 'x'":                 tx,
 		"SET LOCAL SESSION AUTHORIZATION x":   voids + sets + state,
 		"SET LOCAL TRANSACTION READ ONLY":     tx + sets + state,
+
 		"SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY":    sets + state,
 		"CREATE TRIGGER x AFTER INSERT ON t EXECUTE FUNCTION f()": voids,
 		"SET TRANSACTION READ ONLY":                               tx + sets + state,
