@@ -33,6 +33,7 @@ type Cluster struct {
 	whole      Session                // of every statement that has no session of its own
 	named      *named
 	seeds      atomic.Uint64 // of sessions
+	schema     atomic.Uint64 // counts statements that may have made prepared ones void
 	lagsOf     atomic.Uint64 // version of the view whose lags the balancer knows; not kept without max_lag
 	counts     counts
 
@@ -192,7 +193,13 @@ func (c *Cluster) connectProbe(ctx context.Context, name string) (*pgconn.PgConn
 	config := n.config.Config.Copy()
 	config.OnNotice, config.OnNotification = nil, nil
 	config.RuntimeParams["application_name"] = watch.ApplicationName
-	return pgconn.ConnectConfig(ctx, config)
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	final, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || mayConnectLater(err) {
+		final = nil
+	}
+	n.turnedAway.Store(final)
+	return conn, err
 }
 
 // heard tells a node's breaker how a probe went: a success closes it at once.

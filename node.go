@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/pool"
 	"github.com/heliosdb/helios/router"
@@ -24,6 +25,8 @@ type node struct {
 	load    *router.Backend
 	traffic pool.Traffic
 	counts  nodeCounts
+
+	turnedAway atomic.Pointer[pgconn.PgError] // the answer to the last probe's attempt to connect, if it was final
 
 	misses atomic.Int32 // proofs in a row that failed
 	spared atomic.Int64 // until when, on the driver's clock in ns, no proof is asked for
@@ -90,6 +93,9 @@ func (c *Cluster) dial(ctx context.Context, n *node) (*pool.Conn, error) {
 		c.blame(n, err)
 		return nil, err
 	}
+	// The node may have restarted, and a standby may then show an older state
+	// than before. What it has proved is void; it costs one read a proof.
+	n.load.ResetReplay(0)
 	return conn, nil
 }
 
@@ -108,6 +114,9 @@ func (c *Cluster) blame(n *node, err error) {
 // roleReported hears from a response that n's role may have changed, and has it
 // looked at. It runs on the query path: it must not block.
 func (c *Cluster) roleReported(n *node, conn *pool.Conn) {
+	if conn.Touched() {
+		return // a session of the application may set default_transaction_read_only for itself
+	}
 	routes := c.routes.Load()
 	isPrimary := routes.primary == n
 	switch {
@@ -132,6 +141,22 @@ func (c *Cluster) refreshLags(r *routes) {
 			n.load.SetLag(view.Nodes[i].Lag)
 		}
 	}
+}
+
+// turnedAway returns why no node lets anybody in, such as a wrong password, if
+// that is what every node said: waiting would not help.
+func (c *Cluster) turnedAway(r *routes) error {
+	var why error
+	for i := range r.view.Nodes {
+		n := r.byName[r.view.Nodes[i].Name]
+		if n == nil || n.turnedAway.Load() == nil || r.view.Nodes[i].State != topology.StateDown {
+			return nil
+		}
+		if why == nil {
+			why = unsent(n.name, n.turnedAway.Load())
+		}
+	}
+	return why
 }
 
 // close ends everything of the node.

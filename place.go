@@ -31,6 +31,7 @@ type tries struct {
 	toPrimary bool    // a replica refused the statement, or cannot answer it
 	repeated  int     // times the statement was sent again to the node it came from
 	attempts  int
+	stalls    int       // waits in a row because the node took no connection
 	deadline  time.Time // when waiting for a node ends; zero until somebody waits
 	last      error     // what the last attempt failed with
 }
@@ -261,6 +262,9 @@ func (c *Cluster) locate(ctx context.Context, q *query, t *tries) (place, error)
 		if !c.worthWaiting(err) {
 			return place{}, err
 		}
+		if away := c.turnedAway(r); away != nil {
+			return place{}, away
+		}
 		if err := c.wait(ctx, t, changed, err); err != nil {
 			return place{}, err
 		}
@@ -296,7 +300,8 @@ func (c *Cluster) wait(ctx context.Context, t *tries, changed <-chan struct{}, w
 		}
 		return why
 	}
-	timer := time.NewTimer(min(waitPoll, t.deadline.Sub(now)))
+	pause := min(waitPoll<<min(t.stalls, 5), t.deadline.Sub(now)) // a node that is full is not pestered
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-changed:

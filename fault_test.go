@@ -1,0 +1,632 @@
+package helios
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/heliosdb/helios/internal/pgfake"
+)
+
+const returning = "INSERT INTO t VALUES (1) RETURNING id"
+
+// cut executes and answers nothing.
+var cut = pgfake.Fault{Then: pgfake.Cut}
+
+// tried returns how often the cluster tried to execute a statement.
+func (s *stage) tried(text string) int {
+	n := 0
+	for _, e := range s.Log() {
+		if e.SQL == text {
+			n++
+		}
+	}
+	return n
+}
+
+// wantTried checks how often the cluster tried to execute a statement.
+func (s *stage) wantTried(text string, want int) {
+	s.Helper()
+	if got := s.tried(text); got != want {
+		s.Errorf("%s was sent %d times, want %d; log:\n%s", text, got, want, s.told())
+	}
+}
+
+// wantHealthy checks that no node was marked down.
+func (s *stage) wantHealthy() {
+	s.Helper()
+	for _, node := range s.cluster.Status().Nodes {
+		if !node.Healthy {
+			s.Errorf("%s is %s: %s", node.Name, node.State, node.Reason)
+		}
+	}
+}
+
+func TestAnAnswerThatIsLostLeavesTheOutcomeUnknown(t *testing.T) {
+	for name, do := range map[string]func(s *stage) error{
+		"Exec": func(s *stage) error {
+			_, err := s.db.Exec(returning)
+			return err
+		},
+		"QueryRow": func(s *stage) error {
+			return s.db.QueryRow(returning).Scan(new(int))
+		},
+		"Query": func(s *stage) error {
+			rows, err := s.db.Query(returning)
+			if err != nil {
+				return err
+			}
+			for rows.Next() { //nolint:revive // read to the end
+			}
+			return errors.Join(rows.Err(), rows.Close())
+		},
+		"a prepared statement": func(s *stage) error {
+			_, err := s.prepare(returning).Exec()
+			return err
+		},
+		"Commit": func(s *stage) error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			s.exec(s.Context(), tx, returning)
+			return tx.Commit()
+		},
+		"a held session": func(s *stage) error {
+			conn := s.session()
+			defer s.finish(conn)
+			s.exec(s.Context(), conn, "SET application_name = 'mine'")
+			_, err := conn.ExecContext(s.Context(), returning)
+			return err
+		},
+	} {
+		for _, when := range []string{returning, "COMMIT"} {
+			if name == "Commit" && when == returning {
+				continue // the transaction notices it before its end
+			}
+			t.Run(name+" cut at "+when, func(t *testing.T) {
+				play(t, 2, rare, func(s *stage) {
+					s.Handle(returning, pgfake.Row(int64(7)))
+					s.node(s.Context(), s.db)
+					s.Node(1).Inject(when, 1, cut)
+					err := do(s)
+					s.wantError(name, err, ErrOutcomeUnknown)
+					if SafeToRetry(err) {
+						s.Errorf("SafeToRetry(%v) = true", err)
+					}
+					if route, ok := errors.AsType[*RouteError](err); !ok || route.Node != "n1:5432" || !route.Sent {
+						s.Errorf("%v does not say that something was sent to n1", err)
+					}
+					s.wantTried(returning, 1)
+					s.Node(2).StopReplay()
+					if got := s.node(s.Context(), s.db); got != "n1" {
+						s.Errorf("a read after what may have been written went to %s, want n1", got)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestWhatCannotRunInABlockIsNeverSentTwice(t *testing.T) {
+	for _, text := range []string{"CREATE TABLE u (v int)", "VACUUM t", "CALL p()", "UPDATE t SET v = 1; UPDATE t SET v = 2"} {
+		t.Run(text, func(t *testing.T) {
+			play(t, 2, rare, func(s *stage) {
+				first, _, _ := strings.Cut(text, ";")
+				s.Node(1).Inject(first, 1, cut)
+				_, err := s.db.Exec(text)
+				s.wantError(text, err, ErrOutcomeUnknown)
+				s.wantTried(first, 1)
+			})
+		})
+	}
+}
+
+func TestAReadWhoseAnswerIsLostIsAskedAgain(t *testing.T) {
+	play(t, 3, rare, func(s *stage) {
+		s.node(s.Context(), s.db)
+		s.Node(2).Inject(where, 0, cut)
+		for range 10 {
+			if got := s.node(s.Context(), s.db); got != "n3" {
+				s.Errorf("the read was answered by %s, want n3", got)
+			}
+		}
+		s.Node(3).Inject(where, 0, cut)
+		if got := s.node(s.Context(), s.db); got != "n1" {
+			s.Errorf("the read was answered by %s, want n1", got)
+		}
+		if s.cluster.Stats().Retries == 0 {
+			s.Error("no retry was counted")
+		}
+	})
+}
+
+func TestRowsThatWereHandedOutAreNotAskedForAgain(t *testing.T) {
+	play(t, 2, rare, func(s *stage) {
+		const read = "SELECT v FROM many"
+		reply := pgfake.Reply{Columns: []pgfake.Column{{Name: "v", OID: 20}}}
+		for i := range 10_000 {
+			reply.Rows = append(reply.Rows, []any{i})
+		}
+		s.Handle(read, reply)
+		s.Node(2).Inject(read, 1, pgfake.Fault{CutAfter: 20_000})
+		rows, err := s.db.Query(read)
+		if err != nil {
+			s.Fatal(err)
+		}
+		n := 0
+		for rows.Next() {
+			n++
+		}
+		if rows.Err() == nil || n == 0 || n >= 10_000 {
+			s.Errorf("%d rows, then %v, want some rows and an error", n, rows.Err())
+		}
+		if err := rows.Close(); err != nil && err.Error() != rows.Err().Error() {
+			s.Error(err)
+		}
+		s.wantTried(read, 1)
+	})
+}
+
+func TestAStatementOfATransactionIsNeverSentAgain(t *testing.T) {
+	for _, text := range []string{insert, where} {
+		t.Run(text, func(t *testing.T) {
+			play(t, 2, rare, func(s *stage) {
+				tx, err := s.db.Begin()
+				if err != nil {
+					s.Fatal(err)
+				}
+				s.exec(s.Context(), tx, "UPDATE t SET v = 1")
+				s.Node(1).Inject(text, 1, cut)
+				_, err = tx.Exec(text)
+				s.wantError("Exec", err, ErrSessionLost)
+				s.wantError("Exec", err, ErrNotCommitted)
+				_, err = tx.Exec("UPDATE t SET v = 2")
+				s.wantError("the next Exec", err, ErrSessionLost)
+				err = tx.Commit()
+				s.wantError("Commit", err, ErrNotCommitted)
+				s.wantTried(text, 1)
+				s.wantTried("UPDATE t SET v = 2", 0)
+				s.exec(s.Context(), s.db, "UPDATE t SET v = 3")
+			})
+		})
+	}
+}
+
+func TestAShutdownAsTheAnswerMeansNotExecuted(t *testing.T) {
+	fatal := pgfake.Fault{Err: &pgfake.Error{Severity: "FATAL", Code: codeAdminShutdown, Message: "terminating connection due to administrator command"}}
+	for _, text := range []string{insert, returning} {
+		t.Run("retry=safe "+text, func(t *testing.T) {
+			play(t, 1, rare, func(s *stage) {
+				s.Handle(returning, pgfake.Row(int64(7)))
+				s.exec(s.Context(), s.db, text)
+				s.ResetLog()
+				s.Node(1).Inject(text, 1, fatal)
+				s.exec(s.Context(), s.db, text)
+				s.wantTried(text, 2)
+				s.wantExecuted(text, "n1")
+			})
+		})
+		t.Run("retry=off "+text, func(t *testing.T) {
+			play(t, 1, rare+"&retry=off", func(s *stage) {
+				s.Handle(returning, pgfake.Row(int64(7)))
+				s.Node(1).Inject(text, 1, fatal)
+				_, err := s.db.Exec(text)
+				s.wantError("Exec", err, ErrNotCommitted)
+				if !SafeToRetry(err) {
+					s.Errorf("SafeToRetry(%v) = false", err)
+				}
+				s.wantTried(text, 1)
+			})
+		})
+	}
+	t.Run("Commit", func(t *testing.T) {
+		play(t, 1, rare, func(s *stage) {
+			tx, err := s.db.Begin()
+			if err != nil {
+				s.Fatal(err)
+			}
+			s.exec(s.Context(), tx, insert)
+			s.Node(1).Inject("COMMIT", 1, fatal)
+			s.wantError("Commit", tx.Commit(), ErrNotCommitted)
+			s.wantTried(insert, 1)
+		})
+	})
+}
+
+func TestACommitThatWaitedForItsStandbyInVainIsUnknown(t *testing.T) {
+	for name, tt := range map[string]struct{ end func(s *stage) }{
+		"terminated":     {func(s *stage) { s.Node(1).Terminate() }},
+		"connection cut": {func(s *stage) { s.Node(1).Reset() }},
+	} {
+		for _, how := range []string{"Exec", "Commit", "DDL"} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				play(t, 1, rare, func(s *stage) {
+					text := insert
+					waiting := "COMMIT"
+					if how == "DDL" {
+						text, waiting = "CREATE TABLE u (v int)", "CREATE TABLE u (v int)"
+					}
+					s.exec(s.Context(), s.db, insert)
+					s.Node(1).Inject(waiting, 1, pgfake.Fault{SyncWait: true})
+					result := make(chan error, 1)
+					go func() {
+						if how != "Commit" {
+							_, err := s.db.Exec(text)
+							result <- err
+							return
+						}
+						tx, err := s.db.Begin()
+						if err == nil {
+							_, err = tx.Exec(text)
+						}
+						if err == nil {
+							err = tx.Commit()
+						}
+						result <- err
+					}()
+					time.Sleep(time.Second)
+					tt.end(s)
+					s.wantError(how, <-result, ErrOutcomeUnknown)
+					s.wantTried(text, map[bool]int{true: 2, false: 1}[text == insert])
+				})
+			})
+		}
+	}
+}
+
+func TestACancelledWaitForAStandbyIsNoSuccess(t *testing.T) {
+	play(t, 1, rare, func(s *stage) {
+		warned := pgfake.Fault{Notices: []pgfake.Error{{Code: "01000", Message: "canceling wait for synchronous replication due to user request", Routine: "SyncRepWaitForLSN"}}}
+		s.Node(1).Inject("COMMIT", 2, warned)
+		_, err := s.db.Exec(insert)
+		s.wantError("Exec", err, ErrOutcomeUnknown)
+		tx, err := s.db.Begin()
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.exec(s.Context(), tx, insert)
+		s.wantError("Commit", tx.Commit(), ErrOutcomeUnknown)
+		s.wantTried(insert, 2)
+	})
+}
+
+func TestTheEndOfAContextEndsTheCallAndKeepsTheConnection(t *testing.T) {
+	for name, tt := range map[string]struct {
+		text string
+		node int
+		want error
+		ctx  func(context.Context) (context.Context, context.CancelFunc)
+	}{
+		"deadline of a read":  {where, 2, context.DeadlineExceeded, after(500 * time.Millisecond)},
+		"deadline of a write": {insert, 1, context.DeadlineExceeded, after(500 * time.Millisecond)},
+		"cancelled read":      {where, 2, context.Canceled, cancelled(500 * time.Millisecond)},
+		"cancelled write":     {insert, 1, context.Canceled, cancelled(500 * time.Millisecond)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, 2, rare+"&pool_max_conns=1", func(s *stage) {
+				s.node(s.Context(), s.db)
+				s.exec(s.Context(), s.db, insert)
+				s.ResetLog()
+				s.Node(tt.node).Inject(tt.text, 1, pgfake.Fault{Hang: true})
+				ctx, cancel := tt.ctx(s.Context())
+				defer cancel()
+				s.within(500*time.Millisecond, "the call", func() {
+					_, err := s.db.ExecContext(ctx, tt.text)
+					s.wantError("Exec", err, tt.want)
+					if unknown := errors.Is(err, ErrOutcomeUnknown); unknown != (tt.text == insert) {
+						s.Errorf("%v: outcome unknown = %v", err, unknown)
+					}
+				})
+				time.Sleep(time.Second)
+				s.exec(s.Context(), s.db, tt.text)
+				s.node(s.Context(), s.db)
+				c := s.Node(tt.node).Counters()
+				if c.Cancels != 1 || c.Opened != 0 {
+					s.Errorf("%d cancel requests and %d new connections, want 1 and none", c.Cancels, c.Opened)
+				}
+				s.wantExecuted(insert, map[bool][]string{true: {"n1"}, false: nil}[tt.text == insert]...)
+				s.wantHealthy()
+			})
+		})
+	}
+}
+
+// after returns a context that ends by its deadline.
+func after(d time.Duration) func(context.Context) (context.Context, context.CancelFunc) {
+	return func(ctx context.Context) (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, d) }
+}
+
+// cancelled returns a context that somebody cancels.
+func cancelled(d time.Duration) func(context.Context) (context.Context, context.CancelFunc) {
+	return func(ctx context.Context) (context.Context, context.CancelFunc) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		timer := time.AfterFunc(d, func() { cancel(errors.New("the user left")) })
+		return ctx, func() { timer.Stop(); cancel(nil) }
+	}
+}
+
+func TestATransactionWhoseContextEndsIsRolledBack(t *testing.T) {
+	play(t, 1, rare+"&pool_max_conns=1", func(s *stage) {
+		s.exec(s.Context(), s.db, insert)
+		before := s.Node(1).Position().LSN
+		s.ResetLog()
+		ctx, cancel := context.WithTimeout(s.Context(), 500*time.Millisecond)
+		defer cancel()
+		tx, err := s.db.BeginTx(ctx, nil)
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.exec(ctx, tx, insert)
+		s.Node(1).Inject("UPDATE*", 1, pgfake.Fault{Hang: true})
+		_, err = tx.ExecContext(ctx, "UPDATE t SET v = 2")
+		s.wantError("Exec", err, context.DeadlineExceeded)
+		time.Sleep(time.Second)
+		if err := tx.Commit(); err == nil {
+			s.Error("Commit after the context's end succeeded")
+		}
+		s.node(s.Context(), s.db)
+		if got := s.Node(1).Position().LSN; got != before {
+			s.Error("something was committed")
+		}
+		if got := s.Node(1).Counters().Opened; got != 0 {
+			s.Errorf("%d new connections, want none", got)
+		}
+		s.wantHealthy()
+	})
+}
+
+func TestAServerThatIgnoresCancelRequestsCostsItsConnectionOnly(t *testing.T) {
+	play(t, 1, "pool_max_conns=1&probe_interval=1h", func(s *stage) {
+		s.exec(s.Context(), s.db, insert)
+		s.ResetLog()
+		s.Node(1).Hang()
+		ctx, cancel := context.WithTimeout(s.Context(), 500*time.Millisecond)
+		defer cancel()
+		s.within(500*time.Millisecond, "the call", func() {
+			_, err := s.db.ExecContext(ctx, insert)
+			s.wantError("Exec", err, context.DeadlineExceeded)
+		})
+		time.Sleep(30 * time.Second)
+		s.Node(1).Resume()
+		s.exec(s.Context(), s.db, "UPDATE t SET v = 1")
+		s.wantTried("UPDATE t SET v = 1", 1)
+	})
+}
+
+func TestANodeThatTakesNoConnectionsNowIsNotDown(t *testing.T) {
+	for name, tt := range map[string]struct{ full, free func(n *pgfake.Node) }{
+		"too many connections": {
+			func(n *pgfake.Node) { n.SetMaxConnections(1) }, // the probe's
+			func(n *pgfake.Node) { n.SetMaxConnections(0) },
+		},
+		"starting up": {
+			func(n *pgfake.Node) { n.RefuseStartup(&pgfake.Error{Severity: "FATAL", Code: codeCannotConnect}) },
+			func(n *pgfake.Node) { n.RefuseStartup(nil) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, 2, rare, func(s *stage) {
+				tt.full(s.Node(1))
+				tt.full(s.Node(2))
+				timer := time.AfterFunc(3*time.Second, func() { tt.free(s.Node(1)) })
+				defer timer.Stop()
+				begun := time.Now()
+				s.exec(s.Context(), s.db, insert)
+				if took := time.Since(begun); took < 3*time.Second || took > 4*time.Second {
+					s.Errorf("the write took %v, want about 3s", took)
+				}
+				s.wantTried(insert, 1)
+				if got := s.node(s.Context(), s.db); got != "n1" {
+					s.Errorf("the read was answered by %s, want n1", got)
+				}
+				s.wantHealthy()
+				s.Node(1).RefuseStartup(&pgfake.Error{Severity: "FATAL", Code: codeTooMany})
+				s.Node(1).Reset()
+				begun = time.Now()
+				_, err := s.db.Exec(insert)
+				if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || time.Since(begun) < 10*time.Second || !SafeToRetry(err) {
+					s.Errorf("a write on a full node: %v after %v, want the server's error after failover_wait (%+v)", err, time.Since(begun), pg)
+				}
+			})
+		})
+	}
+}
+
+func TestAWrongPasswordIsToldAtOnce(t *testing.T) {
+	wrong := &pgfake.Error{Severity: "FATAL", Code: "28P01", Message: `password authentication failed for user "app"`}
+	told := func(s *stage, what string, do func() error) {
+		s.within(0, what, func() {
+			err := do()
+			if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.Code != "28P01" || !SafeToRetry(err) {
+				s.Errorf("%s = %v, want 28P01, and that nothing was sent", what, err)
+			}
+			if err != nil && strings.Contains(err.Error(), "hush") {
+				s.Errorf("the password is in the error: %v", err)
+			}
+		})
+	}
+	all := func(s *stage) {
+		told(s, "write", func() error { _, err := s.db.Exec(insert); return err })
+		told(s, "read", func() error { return s.db.QueryRow(where).Scan(new(string)) })
+		told(s, "ping", func() error { return s.db.Ping() })
+		told(s, "transaction", func() error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			_, err = tx.Exec(insert)
+			return errors.Join(err, tx.Rollback())
+		})
+	}
+	t.Run("changed while the cluster is watched", func(t *testing.T) {
+		play(t, 2, rare, func(s *stage) {
+			for _, node := range s.Nodes() {
+				node.RefuseStartup(wrong)
+			}
+			all(s)
+		})
+	})
+	t.Run("from the beginning", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &stage{T: t, Cluster: pgfake.NewCluster(2)}
+			s.Latency = trip
+			defer s.Cluster.Close()
+			for _, node := range s.Nodes() {
+				node.RefuseStartup(wrong)
+			}
+			s.open(rare)
+			defer s.close()
+			all(s)
+		})
+	})
+}
+
+func TestPostgreSQLsErrorsComeBackBare(t *testing.T) {
+	violation := pgfake.Fail("23505", "duplicate key value violates unique constraint")
+	for name, tt := range map[string]struct {
+		fault string
+		do    func(s *stage) error
+	}{
+		"Exec": {returning, func(s *stage) error { _, err := s.db.Exec(returning); return err }},
+		"Query": {returning, func(s *stage) error {
+			rows, err := s.db.Query(returning)
+			if err == nil {
+				rows.Close() //nolint:errcheck,sqlclosecheck // the test has failed
+			}
+			return err
+		}},
+		"QueryRow": {returning, func(s *stage) error { return s.db.QueryRow(returning).Scan(new(int)) }},
+		"Stmt":     {returning, func(s *stage) error { _, err := s.prepare(returning).Exec(); return err }},
+		"a deferred constraint of Exec": {"COMMIT", func(s *stage) error {
+			_, err := s.db.Exec(returning)
+			return err
+		}},
+		"a deferred constraint of QueryRow": {"COMMIT", func(s *stage) error { return s.db.QueryRow(returning).Scan(new(int)) }},
+		"a deferred constraint of Commit": {"COMMIT", func(s *stage) error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			s.exec(s.Context(), tx, returning)
+			return tx.Commit()
+		}},
+		"Exec in a transaction": {returning, func(s *stage) error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			defer tx.Rollback() //nolint:errcheck // the transaction has failed
+			s.exec(s.Context(), tx, insert)
+			_, err = tx.Exec(returning)
+			return err
+		}},
+		"the first Exec in a transaction": {returning, func(s *stage) error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			defer tx.Rollback() //nolint:errcheck // the transaction has failed
+			_, err = tx.Exec(returning)
+			return err
+		}},
+		"a read on a replica": {where, func(s *stage) error { return s.db.QueryRow(where).Scan(new(string)) }},
+		"a pinned session": {returning, func(s *stage) error {
+			conn := s.session()
+			defer s.finish(conn)
+			s.exec(s.Context(), conn, "SET application_name = 'mine'")
+			_, err := conn.ExecContext(s.Context(), returning)
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, 2, rare+"&pool_max_conns=1", func(s *stage) {
+				s.Handle(returning, pgfake.Row(int64(7)))
+				s.node(s.Context(), s.db)
+				s.exec(s.Context(), s.db, insert)
+				s.ResetLog()
+				before := s.Node(1).Position().LSN
+				s.Node(1).Inject(tt.fault, 1, violation)
+				s.Node(2).Inject(tt.fault, 1, violation)
+				s.wantCode(name, tt.do(s), "23505")
+				if got := s.Node(1).Position().LSN; got != before {
+					s.Errorf("something was committed")
+				}
+				s.exec(s.Context(), s.db, insert)
+				s.node(s.Context(), s.db)
+				s.wantTried(returning, map[bool]int{true: 0, false: 1}[tt.fault == where])
+				for _, node := range s.Nodes() {
+					if got := node.Counters().Opened; got != 0 {
+						s.Errorf("%d new connections to %s: the old one was not clean", got, node.Name)
+					}
+				}
+				s.wantHealthy()
+			})
+		})
+	}
+}
+
+func TestAFailedTransactionCannotBeCommitted(t *testing.T) {
+	play(t, 1, rare, func(s *stage) {
+		tx, err := s.db.Begin()
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.exec(s.Context(), tx, insert)
+		s.Node(1).Inject("UPDATE*", 1, pgfake.Fail("23505", "duplicate"))
+		if _, err := tx.Exec("UPDATE t SET v = 1"); err == nil {
+			s.Error("no error")
+		}
+		_, err = tx.Exec(insert)
+		s.wantCode("Exec in a failed transaction", err, "25P02")
+		if err := tx.Commit(); err == nil {
+			s.Error("a failed transaction was committed")
+		}
+		s.exec(s.Context(), s.db, insert)
+	})
+}
+
+func TestADeadIdleConnectionIsNotUsed(t *testing.T) {
+	for name, end := range map[string]func(n *pgfake.Node){
+		"terminated": (*pgfake.Node).Terminate, "reset": (*pgfake.Node).Reset,
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, 2, rare+"&retry=off", func(s *stage) {
+				s.exec(s.Context(), s.db, insert)
+				s.node(s.Context(), s.db)
+				for _, node := range s.Nodes() {
+					end(node)
+				}
+				time.Sleep(trip)
+				s.exec(s.Context(), s.db, insert)
+				s.node(s.Context(), s.db)
+				s.wantTried(insert, 2)
+			})
+		})
+	}
+}
+
+func TestANodeThatDoesNotAnswerAtAllIsPassedOver(t *testing.T) {
+	for name, fail := range map[string]func(n *pgfake.Node){
+		"killed": (*pgfake.Node).Kill, "shut down": (*pgfake.Node).Shutdown, "refuses": func(n *pgfake.Node) { n.Refuse(); n.Reset() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, 3, rare, func(s *stage) {
+				for range 4 {
+					s.node(s.Context(), s.db)
+				}
+				fail(s.Node(2))
+				for range 10 {
+					if got := s.node(s.Context(), s.db); got != "n3" {
+						s.Errorf("the read was answered by %s, want n3", got)
+					}
+				}
+			})
+		})
+	}
+}
