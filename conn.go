@@ -240,6 +240,7 @@ func (s *Conn) endSession() {
 	conn, n := s.held, s.heldNode
 	s.held, s.heldNode, s.tx = nil, nil, nil
 	s.busy, s.pinned, s.lent, s.lost = false, false, false, false
+	clear(s.args[:cap(s.args)]) // an idle session keeps nobody's arguments alive
 	if conn != nil {
 		s.giveBack(n, conn)
 	}

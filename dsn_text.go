@@ -30,8 +30,7 @@ type Consistency struct {
 var (
 	// Eventual lets any replica answer, however old its data.
 	Eventual = Consistency{kind: levelEventual}
-	// PerSession lets a session see what it wrote and what it has seen before:
-	// the default.
+	// PerSession lets a session see what it wrote: the default.
 	PerSession = Consistency{kind: levelSession}
 	// Strong sends reads to the primary.
 	Strong = Consistency{kind: levelStrong}

@@ -147,9 +147,11 @@ func (q *query) formatsAsUsual() bool { return q.byOID == nil && q.formats == ni
 
 // oneShot reports whether the statement is parsed with every execution, with
 // text parameters: what pgx calls QueryExecModeExec, and what stands for its
-// simple protocol here, which is never used for a single statement.
+// simple protocol here, which is never used for a single statement. DDL, SET
+// and their like hardly come twice: without arguments they are not prepared.
 func (q *query) oneShot() bool {
-	return q.mode == pgx.QueryExecModeExec || q.mode == pgx.QueryExecModeSimpleProtocol
+	return q.mode == pgx.QueryExecModeExec || q.mode == pgx.QueryExecModeSimpleProtocol ||
+		len(q.args) == 0 && q.stmt.Class >= router.Utility
 }
 
 // unnamed reports whether the statement is not to stay prepared.

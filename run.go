@@ -69,6 +69,10 @@ func (r *run) attempt(ctx context.Context, t *tries) (pool.Event, error) {
 	}
 	r.conn, r.over, r.began = conn, false, 0
 	n.load.Begin()
+	if schema := r.session.cluster.schema.Load(); conn.Schema != schema {
+		conn.ForgetStatements()
+		conn.Schema = schema
+	}
 	if r.session.cluster.measures {
 		r.began = time.Now().UnixNano()
 	}
@@ -184,6 +188,9 @@ func (e *argumentError) Unwrap() error { return e.err }
 func (r *run) first(ctx context.Context) (pool.Event, error) {
 	event, err := r.conn.Next(ctx)
 	call := r.conn.Result()
+	if r.committedBefore(call, err) {
+		return pool.EventEnd, nil
+	}
 	if call.HasPosition && r.place.want != 0 {
 		if !r.fresh(call) {
 			return event, errBehind
@@ -198,6 +205,13 @@ func (r *run) first(ctx context.Context) (pool.Event, error) {
 		return event, call.Err
 	}
 	return event, nil
+}
+
+// committedBefore reports whether the connection broke after the answer to
+// COMMIT had arrived: the statement has succeeded, and must not be sent again.
+func (r *run) committedBefore(call *pool.Call, err error) bool {
+	lost, ok := errors.AsType[*pool.LostError](err)
+	return ok && call.EndTag == "COMMIT" && !lost.Warned
 }
 
 // fresh reports whether the node has proved that it sees what the read must
@@ -264,6 +278,9 @@ var errNotReplicated = errors.New("the transaction committed locally, but may no
 func (r *run) afterward() {
 	if r.q.stmt.Deallocates {
 		r.conn.ForgetAll()
+	}
+	if r.q.stmt.Invalidates {
+		r.session.cluster.schema.Add(1)
 	}
 	if r.q.writes() {
 		r.place.node.counts.writes.Add(1)
@@ -457,6 +474,7 @@ func (r *run) elsewhere(ctx context.Context, t *tries, why error) error {
 	if r.q.wish.node != "" && t.attempts > maxNodeAttempts {
 		return why
 	}
+	t.stalls++
 	return c.wait(ctx, t, c.board.Changed(), why)
 }
 
@@ -519,7 +537,7 @@ func (r *run) judgeServer(ctx context.Context, t *tries, refused *pgconn.PgError
 // none, or is none any more, rather than because of the transaction itself.
 func (r *run) fenced(refused *pgconn.PgError) bool {
 	return refused.Code == codeReadOnly && !r.place.replica && r.q.wish.node == "" &&
-		(r.conn.InRecovery() || r.conn.ReadOnly())
+		(r.conn.InRecovery() || r.conn.ReadOnly() && !r.conn.Touched())
 }
 
 // maxRefusals is how often a statement follows a primary that says it is none.

@@ -23,6 +23,7 @@ type tx struct {
 	readOnly bool     // and may run on a replica
 	begun    bool     // the server knows of it
 	wrote    bool     // a statement that may write was sent
+	voids    bool     // a statement may have made prepared statements void
 	local    bool     // a statement may have changed synchronous_commit for it
 	scope    *Session // whose token its commit moves
 }
@@ -99,6 +100,7 @@ func (t *tx) sending(q *query) {
 	t.begun = true
 	t.wrote = t.wrote || q.stmt.Class != router.Read
 	t.local = t.local || q.stmt.SetsLocal
+	t.voids = t.voids || q.stmt.Invalidates
 	t.scope = q.session
 }
 
@@ -150,6 +152,9 @@ func (t *tx) commit(ctx context.Context) error {
 		return call.Err
 	case call.EndTag != "COMMIT":
 		return pgx.ErrTxCommitRollback
+	}
+	if t.voids {
+		s.cluster.schema.Add(1) // before it, others may have prepared what is void now
 	}
 	return t.committed(n, call)
 }

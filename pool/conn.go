@@ -42,6 +42,10 @@ type Conn struct {
 
 	deallocates bool // the session may have made or dropped prepared statements
 
+	// Schema is the holder's: the state of the schema that the connection's
+	// prepared statements were made under.
+	Schema uint64
+
 	inRecovery, readOnly bool // as the server reported last
 
 	prepared  map[string]*Prepared
@@ -148,6 +152,10 @@ func (c *Conn) ReadOnly() bool { return c.readOnly }
 // Dirty notes that the session's state on the server was touched: before
 // anybody else uses the connection it is reset.
 func (c *Conn) Dirty() { c.dirty = true }
+
+// Touched reports whether the session's state was touched since it was reset:
+// what the server reports of its settings may then be the session's own.
+func (c *Conn) Touched() bool { return c.dirty }
 
 // DirtyStatements notes that the session made or dropped prepared statements of
 // its own.

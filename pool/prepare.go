@@ -138,6 +138,14 @@ func (c *Conn) Forget(sql string) {
 	}
 }
 
+// ForgetStatements drops every statement of the application from the cache, and
+// has the server close them with the next flush.
+func (c *Conn) ForgetStatements() {
+	for sql := range c.prepared {
+		c.Forget(sql)
+	}
+}
+
 // ForgetAll notes that the server may have dropped every prepared statement,
 // the driver's own among them. Names are not given twice, so that it does no
 // harm if it has not.
