@@ -205,7 +205,7 @@ func (c *Cluster) ReplicaForRead(ctx context.Context, strategy router.Balance) (
 	if err := c.start(); err != nil {
 		return "", err
 	}
-	s := Conn{cluster: c, seed: uint64(c.now().UnixNano())}
+	s := Conn{cluster: c, seed: c.seeds.Add(1)}
 	q, err := s.newQuery(ctx, "SELECT", nil)
 	if err != nil {
 		return "", err
