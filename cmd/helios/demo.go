@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -70,9 +71,6 @@ const (
 	mostClients  = 200
 )
 
-// errUnhealthy is what a demo ends with that found something wrong.
-var errUnhealthy = errors.New("demo: promises were broken")
-
 // run checks the flags, plays the story until it ends or a signal comes, and
 // says how it went.
 func (d *demo) run(ctx context.Context, s streams, args []string) error {
@@ -96,8 +94,9 @@ func (d *demo) run(ctx context.Context, s streams, args []string) error {
 	if err := d.result.write(s.out, d.asJSON); err != nil {
 		return err
 	}
-	if !d.result.healthy() {
-		return failed(errUnhealthy, "the figures say which; run it again with --json for all of them")
+	if r := &d.result; !r.healthy() {
+		err := fmt.Errorf("demo: %d stale reads, %d lost writes, %d errors; there should be none", r.Stale, r.Lost, r.Errors)
+		return failed(err, "the summary shows the first errors")
 	}
 	return nil
 }
@@ -172,16 +171,20 @@ func (d *demo) introduce() {
 	d.screen.say("story    %v of load; the primary crashes after a third of it", d.duration)
 }
 
-// underLoad runs the load, and the failover in the middle of it.
+// underLoad runs the load, and the failover in the middle of it. Clients that
+// get no further end with the demo's patience.
 func (d *demo) underLoad(ctx context.Context) error {
+	limit := d.duration + 2*patience
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the clients were not done within %v", limit))
+	defer cancel()
 	began := time.Now()
 	d.screen.begin(d.figures)
 	d.load.start(ctx)
 	err := d.story(ctx, began)
 	d.load.stop()
 	d.screen.finish()
-	if err != nil {
-		return err
+	if err = cmp.Or(err, context.Cause(ctx)); err != nil {
+		return errors.Join(err, d.load.firstError())
 	}
 	return d.conclude(ctx, time.Since(began))
 }

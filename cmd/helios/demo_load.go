@@ -140,6 +140,7 @@ func (l *load) write(ctx context.Context, w *writer, n int64) bool {
 	for ctx.Err() == nil {
 		err := l.insert(ctx, w, n)
 		if err != nil && !l.settled(ctx, w, n, err) {
+			sleepUntil(ctx, time.Now().Add(writePause)) //nolint:errcheck // the loop looks at ctx
 			continue
 		}
 		if ctx.Err() == nil {
@@ -219,6 +220,14 @@ func (l *load) firstErrors() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.seen)
+}
+
+// firstError returns the first error that a client saw; nil if there was none.
+func (l *load) firstError() error {
+	if texts := l.firstErrors(); len(texts) > 0 {
+		return errors.New(texts[0])
+	}
+	return nil
 }
 
 // figures returns what the clients have counted.

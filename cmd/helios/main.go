@@ -148,9 +148,10 @@ func (f *failure) Error() string { return f.err.Error() }
 // Unwrap returns what failed.
 func (f *failure) Unwrap() error { return f.err }
 
-// print writes the failure as people see it.
+// print writes the failure as people see it: what happened is one line.
 func (f *failure) print(w io.Writer) {
-	fmt.Fprintf(w, "helios: %s\n", strings.TrimPrefix(f.err.Error(), "helios: "))
+	text := strings.ReplaceAll(f.err.Error(), "\n", "; ")
+	fmt.Fprintf(w, "helios: %s\n", strings.TrimPrefix(text, "helios: "))
 	if f.hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", f.hint)
 	}

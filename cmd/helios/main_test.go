@@ -72,11 +72,11 @@ func TestFlagsMayStandAnywhere(t *testing.T) {
 	}
 }
 
-func TestAFailureIsPrintedOncePrefixed(t *testing.T) {
+func TestAFailureIsOneLineAndAHint(t *testing.T) {
 	var out bytes.Buffer
-	f := &failure{err: errors.New("helios: node n1: gone"), hint: "wait"}
+	f := &failure{err: errors.Join(errors.New("helios: node n1: gone"), errors.New("and n2")), hint: "wait"}
 	f.print(&out)
-	if want := "helios: node n1: gone\nhint: wait\n"; out.String() != want {
+	if want := "helios: node n1: gone; and n2\nhint: wait\n"; out.String() != want {
 		t.Errorf("print wrote %q, want %q", out.String(), want)
 	}
 }

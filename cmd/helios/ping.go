@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -58,11 +59,11 @@ func (p *ping) run(ctx context.Context, s streams, args []string) error {
 	if err != nil {
 		return failed(fmt.Errorf("ping: %w", plain(err)), "")
 	}
-	conceal(&status, cfg.Password)
-	if err := p.print(s.out, status); err != nil {
+	answer := answerOf(status, cfg.Password)
+	if err := answer.write(s.out, p.asJSON); err != nil {
 		return err
 	}
-	return verdict(status)
+	return answer.verdict()
 }
 
 // plain drops the prefix that the driver's errors and this program share.
@@ -103,60 +104,98 @@ func (p *ping) ask(ctx context.Context, cfg *helios.Config) (helios.Status, erro
 	return status, nil
 }
 
-// conceal takes a password out of what the nodes are said to suffer from.
-func conceal(status *helios.Status, password string) {
-	if password == "" {
-		return
-	}
+// answer is what is printed of a cluster.
+type answer struct {
+	SystemID uint64       `json:"system_id,string"` // too large for the numbers of some JSON readers
+	Primary  string       `json:"primary"`          // "" if no node takes writes
+	Split    bool         `json:"split_brain"`      // two primaries on one timeline
+	Nodes    []nodeAnswer `json:"nodes"`
+}
+
+// nodeAnswer is one node's part. What it has not told is left out.
+type nodeAnswer struct {
+	Name      string   `json:"name"`
+	Role      string   `json:"role"`
+	State     string   `json:"state"`
+	Reason    string   `json:"reason,omitempty"` // why it is not up
+	Timeline  uint32   `json:"timeline,omitempty"`
+	LSN       string   `json:"lsn,omitempty"` // written by a primary, replayed by a replica
+	LagMS     *float64 `json:"lag_ms,omitempty"`
+	RoundTrip *float64 `json:"round_trip_ms,omitempty"`
+	Version   string   `json:"server_version,omitempty"`
+}
+
+// answerOf takes what is printed out of a status, but for the password.
+func answerOf(status helios.Status, password string) answer {
+	a := answer{SystemID: status.SystemID, Primary: status.Primary, Split: status.Split}
 	for i := range status.Nodes {
-		status.Nodes[i].Reason = strings.ReplaceAll(status.Nodes[i].Reason, password, "…")
+		n := nodeAnswerOf(&status.Nodes[i])
+		if password != "" {
+			n.Reason = strings.ReplaceAll(n.Reason, password, "…")
+		}
+		a.Nodes = append(a.Nodes, n)
 	}
+	return a
+}
+
+// nodeAnswerOf takes what is printed out of one node's status.
+func nodeAnswerOf(n *helios.NodeStatus) nodeAnswer {
+	a := nodeAnswer{Name: n.Name, Role: n.Role, State: n.State, Reason: n.Reason}
+	if n.SeenAt.IsZero() {
+		return a
+	}
+	lsn := n.ReplayLSN
+	if n.Role == "primary" {
+		lsn = n.CurrentLSN
+	} else if n.Lag >= 0 {
+		a.LagMS = new(milliseconds(n.Lag))
+	}
+	a.Timeline, a.LSN = uint32(n.Timeline), lsn.String()
+	a.RoundTrip = new(milliseconds(n.RTT))
+	a.Version = fmt.Sprintf("%d.%d", n.Version/10000, n.Version%10000)
+	return a
 }
 
 // verdict is the error of a cluster that takes no writes.
-func verdict(status helios.Status) error {
+func (a *answer) verdict() error {
 	switch {
-	case status.Split:
+	case a.Split:
 		return failed(errors.New("ping: two nodes say that they are the primary of one timeline"), "stop one of them; helios refuses writes until then")
-	case status.Primary == "":
+	case a.Primary == "":
 		return failed(errors.New("ping: no node is a primary that takes writes"), "the reasons stand beside the nodes; promote a replica if the primary is gone")
 	default:
 		return nil
 	}
 }
 
-// print writes one line per node, or the status as JSON.
-func (p *ping) print(w io.Writer, status helios.Status) error {
-	if p.asJSON {
+// write prints one line per node, or an object.
+func (a *answer) write(w io.Writer, asJSON bool) error {
+	if asJSON {
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
-		return encoder.Encode(status)
+		return encoder.Encode(a)
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprint(table, "NODE\tROLE\tSTATE\tTIMELINE\tLSN\tLAG\tROUND TRIP\tVERSION\tREASON\n")
-	for i := range status.Nodes {
-		fmt.Fprintln(table, strings.TrimRight(strings.Join(row(&status.Nodes[i]), "\t"), "\t"))
+	for i := range a.Nodes {
+		fmt.Fprintln(table, strings.Join(a.Nodes[i].row(), "\t"))
 	}
 	return table.Flush()
 }
 
-// row is one node as a line of the table.
-func row(n *helios.NodeStatus) []string {
-	cells := []string{n.Name, n.Role, n.State, "-", "-", "-", "-", "-", n.Reason}
-	if n.SeenAt.IsZero() {
-		return cells
+// row is the node as a line of the table.
+func (n *nodeAnswer) row() []string {
+	timeline := "-"
+	if n.Timeline != 0 {
+		timeline = strconv.FormatUint(uint64(n.Timeline), 10)
 	}
-	lsn, lag := n.ReplayLSN, "-"
-	switch {
-	case n.Role == "primary":
-		lsn = n.CurrentLSN
-	case n.Lag >= 0:
-		lag = n.Lag.Round(time.Millisecond).String()
-	}
-	cells[3], cells[4], cells[5] = n.Timeline.String(), lsn.String(), lag
-	cells[6], cells[7] = n.RTT.Round(10*time.Microsecond).String(), version(n.Version)
-	return cells
+	return []string{n.Name, n.Role, n.State, timeline, cmp.Or(n.LSN, "-"), inMS(n.LagMS), inMS(n.RoundTrip), cmp.Or(n.Version, "-"), n.Reason}
 }
 
-// version writes a server_version_num as people know it, such as 15.18.
-func version(num int) string { return fmt.Sprintf("%d.%d", num/10000, num%10000) }
+// inMS writes a time in milliseconds; nil is one that is not known.
+func inMS(ms *float64) string {
+	if ms == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.1fms", *ms)
+}

@@ -25,7 +25,7 @@ func TestPingTellsWhatEveryNodeIs(t *testing.T) {
 	}
 	pgtest.OK(t, cluster.Kill(cluster.Primary()))
 	code, out, stderr = runHelios(ctx, "", "ping", cluster.DSN(), "--json")
-	var status helios.Status
+	var status answer
 	if err := json.Unmarshal([]byte(out), &status); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
@@ -51,12 +51,30 @@ func TestPingDoesNotWaitForASilentNode(t *testing.T) {
 
 func TestPingConcealsThePassword(t *testing.T) {
 	status := helios.Status{Nodes: []helios.NodeStatus{{Reason: "cannot log in with geheim"}}}
-	conceal(&status, "geheim")
-	if got := status.Nodes[0].Reason; strings.Contains(got, "geheim") {
-		t.Errorf("reason is %q", got)
+	for password, want := range map[string]string{
+		"geheim": "cannot log in with …",
+		"":       "cannot log in with geheim",
+	} {
+		if got := answerOf(status, password).Nodes[0].Reason; got != want {
+			t.Errorf("with password %q the reason is %q, want %q", password, got, want)
+		}
 	}
-	conceal(&status, "")
-	if got, want := status.Nodes[0].Reason, "cannot log in with …"; got != want {
-		t.Errorf("reason is %q, want %q", got, want)
+}
+
+func TestPingRefusesWhatTakesNoWrites(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer answer
+		want   string // in the error; "" for none
+	}{
+		"a primary":     {answer{Primary: "n1"}, ""},
+		"no primary":    {answer{}, "no node is a primary"},
+		"two primaries": {answer{Split: true}, "two nodes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := tt.answer.verdict()
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("verdict() = %v, want %q", err, tt.want)
+			}
+		})
 	}
 }
