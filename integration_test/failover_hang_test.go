@@ -28,11 +28,11 @@ func TestAHungPrimaryIsLeftAndNeverWrittenAgain(t *testing.T) {
 	promoting := time.Now()
 	pgtest.OK(t, c.Promote(ctx, next))
 	promoted := time.Now()
+	await(t, "the statements in flight on the old primary to be aborted", func() bool { return statusOf(known, old).Conns.Busy == 0 })
+	aborted := time.Now()
 	pgtest.OK(t, c.Follow(ctx, next))
 	l.awaitWrites(t, 500)
 	first := l.firstSince(promoting)
-	await(t, "the statements in flight on the old primary to be aborted", func() bool { return statusOf(known, old).Conns.Busy == 0 })
-	aborted := time.Now()
 
 	begunLater := l.next.Load() // ids above were handed out when the old primary had been left
 	pgtest.OK(t, c.Thaw(old))

@@ -30,11 +30,11 @@ type load struct {
 	reads   atomic.Int64 // reads that ended
 
 	mu      sync.Mutex
-	acked   []ack          // guarded by mu
-	unknown map[int64]bool // guarded by mu; ids of writes that ended in ErrOutcomeUnknown
-	errs    map[string]int // guarded by mu; all errors by kind
+	acked   []ack            // guarded by mu
+	unknown map[int64]bool   // guarded by mu; ids of writes that ended in ErrOutcomeUnknown
+	errs    map[string]int   // guarded by mu; all errors by kind
 	sample  map[string]error // guarded by mu; the last error of each kind
-	stale   []string // guarded by mu; reads that missed what their session had seen
+	stale   []string         // guarded by mu; reads that missed what their session had seen
 }
 
 // ack is an acknowledged write.
