@@ -110,6 +110,7 @@ func (s *Conn) CheckNamedValue(v *driver.NamedValue) error {
 		return nil
 	}
 	if option.apply == nil {
+		s.option = nil // the call ends here
 		return errEmptyOption
 	}
 	before := s.option
