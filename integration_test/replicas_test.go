@@ -165,7 +165,11 @@ func TestEveryBalanceSpreadsReads(t *testing.T) {
 			reads := known.Stats().Reads
 			a, b, primary := reads[c.Nodes[1].Addr()], reads[c.Nodes[2].Addr()], reads[c.Nodes[0].Addr()]
 			t.Logf("FIGURES balance %s: %d and %d on the replicas, %d on the primary", balance, a, b, primary)
-			if least := (a + b) / 10; a < least || b < least || primary > 1 { // the ping
+			least := (a + b) / 10
+			if balance == "latency" {
+				least = 1 // which of two equals is the slower one is a matter of the machine
+			}
+			if a < least || b < least || primary > 1 { // the ping
 				t.Errorf("%d and %d reads on the replicas and %d on the primary, want a spread over the replicas", a, b, primary)
 			}
 		})

@@ -53,10 +53,10 @@ func TestALostReplyNeverMeansASecondExecution(t *testing.T) {
 
 	const statements, clients = 600, 8
 	told := make([]error, statements)
-	var next atomic.Int64
+	var next, done atomic.Int64
 	var working, failing sync.WaitGroup
 	quit, stop := context.WithCancel(ctx)
-	failing.Go(func() { loseReplies(t, quit, c.Primary().Proxy) })
+	failing.Go(func() { loseReplies(t, quit, c.Primary().Proxy, &done) })
 	for range clients {
 		working.Go(func() {
 			for {
@@ -65,6 +65,7 @@ func TestALostReplyNeverMeansASecondExecution(t *testing.T) {
 					return
 				}
 				told[id] = ways[id%len(ways)].run(ctx, id)
+				done.Add(1)
 			}
 		})
 	}
@@ -99,22 +100,26 @@ func TestALostReplyNeverMeansASecondExecution(t *testing.T) {
 	}
 }
 
-// loseReplies makes the proxy lose replies in one way or another until ctx ends.
-func loseReplies(t *testing.T, ctx context.Context, p *pgtest.Proxy) {
+// loseReplies makes the proxy lose replies in one way or another, each time that
+// some more statements are done, until ctx ends.
+func loseReplies(t *testing.T, ctx context.Context, p *pgtest.Proxy, done *atomic.Int64) {
 	t.Helper()
-	tick := time.NewTicker(4 * time.Millisecond)
+	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for {
+	for after := int64(5); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		if done.Load() < after {
+			continue
+		}
 		switch rand.IntN(4) {
 		case 0:
 			p.CutAfter(0)
 		case 1:
-			p.CutAfter(rand.Int64N(400))
+			p.CutAfter(rand.Int64N(1000))
 		case 2:
 			p.Cut()
 		case 3: // what the server says meanwhile is lost, and then the connections are
@@ -125,6 +130,7 @@ func loseReplies(t *testing.T, ctx context.Context, p *pgtest.Proxy) {
 				t.Error(err)
 			}
 		}
+		after = done.Load() + 1 + rand.Int64N(20)
 	}
 }
 
