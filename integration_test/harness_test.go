@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
 	"testing"
 	"time"
 
@@ -18,7 +19,21 @@ import (
 // parameter is a key=value of the DSN.
 func open(t testing.TB, c *pgtest.Cluster, params ...string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("helios", c.DSN(params...))
+	return openDSN(t, c.DSN(params...))
+}
+
+// openAs is like open, for another user than the superuser.
+func openAs(t testing.TB, c *pgtest.Cluster, user string, params ...string) *sql.DB {
+	t.Helper()
+	dsn, err := url.Parse(c.DSN(params...))
+	pgtest.OK(t, err)
+	dsn.User = url.User(user)
+	return openDSN(t, dsn.String())
+}
+
+func openDSN(t testing.TB, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("helios", dsn)
 	pgtest.OK(t, err)
 	t.Cleanup(func() { pgtest.OK(t, db.Close()) })
 	return db

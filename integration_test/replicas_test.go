@@ -59,9 +59,7 @@ func awaitReads(t testing.TB, known *helios.Cluster, node *pgtest.Node, n uint64
 // Replicas come and go by command while programs read; nobody notices.
 func TestReplicasAreAddedAndRemovedUnderLoad(t *testing.T) {
 	c := pgtest.New(t, pgtest.Options{Replicas: 2})
-	db, err := sql.Open("helios", "helios://postgres@"+c.Nodes[0].Addr()+","+c.Nodes[1].Addr()+"/postgres?sslmode=disable")
-	pgtest.OK(t, err)
-	t.Cleanup(func() { pgtest.OK(t, db.Close()) })
+	db := openDSN(t, "helios://postgres@"+c.Nodes[0].Addr()+","+c.Nodes[1].Addr()+"/postgres?sslmode=disable")
 	known := clusterOf(t, db)
 	ctx := pgtest.Context(t)
 	readers := startCrowd(t, db, 8)
