@@ -31,12 +31,13 @@ type Conn struct {
 
 	held     *pool.Conn // of a transaction or a pinned session; nil if there is none
 	heldNode *node
-	busy     bool // rows of held are still being read
-	pinned   bool // held stays when the transaction ends
-	lent     bool // held was handed out through Conn: what was done with it is not known
-	lost     bool // the pinned connection is gone, and the session's state with it
-	tx       *tx  // nil outside a transaction
-	alone    bool // the session closes its cluster
+	busy     bool       // rows of held are still being read
+	pinned   bool       // held stays when the transaction ends
+	block    bool       // the last statement on held opened a transaction block of the driver's own
+	lentTo   []*Session // who may have written through held, which was handed out by PgxConn
+	lost     bool       // the pinned connection is gone, and the session's state with it
+	tx       *tx        // nil outside a transaction
+	alone    bool       // the session closes its cluster
 }
 
 // What database/sql may ask of a connection.
@@ -206,8 +207,28 @@ func (s *Conn) PgxConn(ctx context.Context) (*pgx.Conn, error) {
 		}
 	}
 	s.held.DirtyStatements()
-	s.lent = true
+	s.lend(ctx)
 	return s.held.Pgx(), nil
+}
+
+// lend notes whose reads may have to see what is written through the connection
+// that was handed out, until the session gives it back.
+func (s *Conn) lend(ctx context.Context) {
+	if s.lentTo != nil {
+		return
+	}
+	s.lentTo = []*Session{&s.cluster.whole}
+	q := query{session: &s.cluster.whole}
+	if w := wishOf(ctx); w != nil {
+		q.wish = *w
+		s.cluster.applyWish(&q)
+	}
+	if q.session != &s.cluster.whole {
+		s.lentTo = append(s.lentTo, q.session)
+	}
+	for _, session := range s.lentTo {
+		session.lent.Add(1)
+	}
 }
 
 // pinText is a statement that does nothing but needs a session.
@@ -235,12 +256,12 @@ func (s *Conn) hold(r *run) {
 
 // endSession gives back what the session holds.
 func (s *Conn) endSession() {
-	if s.lent && s.held != nil {
-		s.cluster.whole.wroteBlindly()
+	for _, session := range s.lentTo {
+		session.takeBack()
 	}
 	conn, n := s.held, s.heldNode
 	s.held, s.heldNode, s.tx = nil, nil, nil
-	s.busy, s.pinned, s.lent, s.lost = false, false, false, false
+	s.busy, s.pinned, s.lost, s.block, s.lentTo = false, false, false, false, nil
 	clear(s.args[:cap(s.args)]) // an idle session keeps nobody's arguments alive
 	if conn != nil {
 		s.giveBack(n, conn)
@@ -285,7 +306,9 @@ func (r *run) executeHeld(ctx context.Context) (pool.Event, error) {
 	r.conn, r.place = s.held, place{node: s.heldNode, reason: "the session holds a connection"}
 	s.busy = true
 	s.heldNode.load.Begin()
-	event, err := r.send(ctx, r.heldFrame())
+	f := r.heldFrame()
+	s.block = s.tx == nil && f.begin != ""
+	event, err := r.send(ctx, f)
 	if err == nil {
 		s.hold(r)
 		return event, nil
@@ -293,16 +316,35 @@ func (r *run) executeHeld(ctx context.Context) (pool.Event, error) {
 	return pool.EventEnd, r.heldFailed(ctx, err)
 }
 
-// settle makes the held connection fit for a statement, after one that was
-// interrupted.
+// settle makes the held connection fit for a statement: it takes what the
+// server sent unasked and what an interrupted statement still owes, and ends a
+// transaction block that was the driver's own and failed.
 func (s *Conn) settle(ctx context.Context) error {
-	if !s.held.Usable() {
+	conn := s.held
+	if conn.Idle() && !conn.Absorb() {
 		return s.lose(errors.New("the connection is gone"))
 	}
-	if err := s.held.Settle(ctx); err != nil {
+	err := conn.Settle(ctx)
+	if err == nil && s.lentTo != nil {
+		err = conn.TakeBack(ctx)
+	}
+	if err == nil && s.block && conn.TxStatus() != 'I' {
+		err = s.rollBack(ctx)
+	}
+	s.block = false
+	if err != nil {
 		return s.lose(err)
 	}
 	return nil
+}
+
+// rollBack sends ROLLBACK on the held connection.
+func (s *Conn) rollBack(ctx context.Context) error {
+	s.held.NewCall().End = pool.HelperRollback
+	if err := s.held.Send(ctx); err != nil {
+		return err
+	}
+	return s.held.Drain(ctx)
 }
 
 // heldFrame returns the frame of a statement on a held connection.
@@ -322,7 +364,13 @@ func (r *run) heldFrame() frame {
 // row.
 func (r *run) heldFailed(ctx context.Context, err error) error {
 	switch err.(type) { //nolint:errorlint // send returns them bare
-	case *pgconn.PgError, *argumentError:
+	case *argumentError:
+		r.release()
+		return err
+	case *pgconn.PgError:
+		if tx := r.session.tx; tx != nil && r.conn.TxStatus() == 'I' {
+			tx.failed = true // it failed before the server had heard of the transaction
+		}
 		r.conn.Forget(r.q.stmt.SQL) // prepared anew, should its plan be void
 		r.release()
 		return err

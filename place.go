@@ -94,7 +94,7 @@ func (c *Cluster) needsPrimary(q *query, t *tries) (string, bool) {
 		return "", false
 	case q.stmt.Class != router.Read:
 		return q.stmt.Reason, true
-	case q.stmt.Learned():
+	case q.learned:
 		return "a replica has refused this text before", true
 	case q.level.kind == levelStrong:
 		return "consistency strong", true
@@ -121,6 +121,8 @@ func (c *Cluster) decidePrimary(r *routes, q *query, why string) (place, error) 
 	switch {
 	case r.view.Split:
 		return place{}, unsent("", ErrSplitBrain)
+	case r.primary == nil && r.fenced != nil && !q.writes() && q.level.kind != levelStrong:
+		return place{node: r.fenced, reason: why + "; it takes no writes"}, nil
 	case r.primary == nil:
 		return place{}, unsent("", fmt.Errorf("%w: %s", ErrNoPrimary, describeView(r.view)))
 	case q.writes() && c.config.MinReplicas > 0:

@@ -24,6 +24,7 @@ type query struct {
 	level   Consistency
 	seed    *uint64 // the balancer's, of the driver session
 
+	learned    bool // a standby has refused the text: it writes
 	readOnlyTx bool // part of a transaction that may run on a replica
 	writingTx  bool // part of any other transaction
 }
@@ -38,11 +39,14 @@ func (q *query) hint() router.Hint {
 }
 
 // writes reports whether the statement may change data or state.
-func (q *query) writes() bool { return q.stmt.Class != router.Read && !q.readOnlyTx }
+func (q *query) writes() bool {
+	return (q.stmt.Class != router.Read || q.learned) && !q.readOnlyTx
+}
 
 // repeatable reports whether the statement may be sent again after it may have
 // been executed: a read has no effect that could happen twice.
-func (q *query) repeatable() bool { return q.stmt.Class == router.Read }
+// A text that a standby has refused once is no read, whatever it looks like.
+func (q *query) repeatable() bool { return q.stmt.Class == router.Read && !q.learned }
 
 // newQuery gathers what is said about a statement: by the context, by option
 // arguments that CheckNamedValue kept, and by pgx's leading options.
@@ -56,6 +60,9 @@ func (s *Conn) newQuery(ctx context.Context, sql string, named []driver.NamedVal
 		s.option(&q.wish)
 		s.option = nil
 	}
+	if s.tx != nil {
+		q.wish.follow(s.tx.wish)
+	}
 	c.applyWish(&q)
 	q.args = s.arguments(named)
 	sql, err := q.takeOptions(ctx, sql)
@@ -63,6 +70,7 @@ func (s *Conn) newQuery(ctx context.Context, sql string, named []driver.NamedVal
 		return query{}, err
 	}
 	q.stmt = c.statements.Get(sql)
+	q.learned = q.stmt.Learned()
 	if s.tx != nil {
 		q.readOnlyTx, q.writingTx = s.tx.readOnly, !s.tx.readOnly
 	}

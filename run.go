@@ -32,6 +32,8 @@ func (r *run) execute(ctx context.Context) (pool.Event, error) {
 	switch {
 	case s.lost:
 		return pool.EventEnd, unsent("", ErrSessionLost)
+	case s.tx != nil && s.tx.failed:
+		return pool.EventEnd, errAborted()
 	case s.held != nil:
 		return r.executeHeld(ctx)
 	}
@@ -47,11 +49,14 @@ func (r *run) execute(ctx context.Context) (pool.Event, error) {
 			s.hold(r)
 			return event, nil
 		}
-		again := r.judge(ctx, &t, err)
-		if again == nil {
+		told := r.judge(ctx, &t, err)
+		if told == nil {
 			continue
 		}
-		return pool.EventEnd, again
+		if s.tx != nil && s.tx.begun && s.held == nil {
+			s.tx.failed = true // PostgreSQL would not let it go on either
+		}
+		return pool.EventEnd, told
 	}
 }
 
@@ -72,6 +77,9 @@ func (r *run) attempt(ctx context.Context, t *tries) (pool.Event, error) {
 	if schema := r.session.cluster.schema.Load(); conn.Schema != schema {
 		conn.ForgetStatements()
 		conn.Schema = schema
+	}
+	if r.place.replica && r.place.want > n.load.Replay() {
+		r.place.check = true // the connection is new: what the node had proved is void
 	}
 	if r.session.cluster.measures {
 		r.began = time.Now().UnixNano()
@@ -111,7 +119,7 @@ func (r *run) autocommit() frame {
 		return frame{}
 	}
 	switch {
-	case q.stmt.Class == router.Write:
+	case q.stmt.Class <= router.Write: // a read that a standby has refused is none
 		return frame{begin: "BEGIN", durability: q.stmt.SetsLocal, end: pool.HelperCommit, committed: true}
 	case q.stmt.TxControl:
 		return frame{} // a question inside somebody's transaction would take its snapshot
@@ -188,14 +196,14 @@ func (e *argumentError) Unwrap() error { return e.err }
 func (r *run) first(ctx context.Context) (pool.Event, error) {
 	event, err := r.conn.Next(ctx)
 	call := r.conn.Result()
-	if r.committedBefore(call, err) {
+	if _, lost := errors.AsType[*pool.LostError](err); lost && succeeded(call) {
 		return pool.EventEnd, nil
 	}
 	if call.HasPosition && r.place.want != 0 {
 		if !r.fresh(call) {
 			return event, errBehind
 		}
-	} else if r.place.check && err == nil && call.Err == nil {
+	} else if r.place.check && err == nil && (call.Err == nil || event != pool.EventEnd) {
 		return event, errBehind
 	}
 	if err != nil {
@@ -205,13 +213,6 @@ func (r *run) first(ctx context.Context) (pool.Event, error) {
 		return event, call.Err
 	}
 	return event, nil
-}
-
-// committedBefore reports whether the connection broke after the answer to
-// COMMIT had arrived: the statement has succeeded, and must not be sent again.
-func (r *run) committedBefore(call *pool.Call, err error) bool {
-	lost, ok := errors.AsType[*pool.LostError](err)
-	return ok && call.EndTag == "COMMIT" && !lost.Warned
 }
 
 // fresh reports whether the node has proved that it sees what the read must
@@ -404,19 +405,43 @@ func (r *run) cut(ctx context.Context, cut *pool.InterruptedError) error {
 func (r *run) lostOutcome(call *pool.Call, lost *pool.LostError) error {
 	n := r.place.node
 	switch {
-	case call.EndTag == "COMMIT" && !lost.Warned:
+	case succeeded(call):
 		r.q.session.wroteBlindly()
-		return nil // the answer to COMMIT was here before the end
+		return nil
 	case !lost.Sent:
 		return unsent(n.name, lost)
 	case r.q.repeatable():
 		return sent(n.name, lost)
-	case lost.LastWords != nil && lost.LastWords.Code == codeAdminShutdown && !lost.Warned:
+	case r.session.tx != nil: // COMMIT was not sent
+		return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost))
+	case r.q.stmt.Class == router.Write && endedBeforeCommit(lost):
 		return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
 	default:
 		r.q.session.wroteBlindly()
 		return unknown(n.name, lost)
 	}
+}
+
+// succeeded reports whether the statement's success had arrived before the
+// connection broke: what was lost is only the answer to a question behind it.
+func succeeded(call *pool.Call) bool {
+	switch {
+	case call.Warned:
+		return false
+	case call.End != pool.HelperNone:
+		return call.EndTag == "COMMIT"
+	default:
+		return call.Answered && !failed(call)
+	}
+}
+
+// endedBeforeCommit reports whether the server said with its last words that it
+// gave a transaction up before its commit. It says so while a statement runs; a
+// commit is not interrupted, except while it waits for standbys, and then the
+// server warns. It proves nothing for statements that commit on their way, such
+// as CALL.
+func endedBeforeCommit(lost *pool.LostError) bool {
+	return lost.LastWords != nil && lost.LastWords.Code == codeAdminShutdown && !lost.Warned
 }
 
 // judge decides whether a statement whose attempt failed with err, before a
@@ -444,6 +469,8 @@ func (r *run) judge(ctx context.Context, t *tries, err error) error {
 	}
 	told := r.broke(ctx, err)
 	switch {
+	case told == nil: // it has succeeded after all: the last thing to do is send it again
+		return unknown(n.name, err)
 	case ctx.Err() != nil, errors.Is(told, ErrOutcomeUnknown), errors.Is(told, ErrSessionLost):
 		return told
 	case errors.Is(told, pool.ErrCopy):
@@ -451,6 +478,8 @@ func (r *run) judge(ctx context.Context, t *tries, err error) error {
 	case r.session.cluster.config.Retry == RetryOff && !unsentError(told):
 		return told
 	case !SafeToRetry(told) && !r.q.repeatable():
+		return told
+	case r.session.tx != nil && !unsentError(told) && !r.q.repeatable():
 		return told
 	}
 	return r.elsewhere(ctx, t, told)
@@ -509,6 +538,7 @@ func (r *run) judgeServer(ctx context.Context, t *tries, refused *pgconn.PgError
 		t.repeated++
 	case r.place.replica && !q.readOnlyTx && refusedByStandby(refused) && !c.config.replicasOnly():
 		q.stmt.Learn()
+		q.learned = true
 		c.counts.learned.Add(1)
 		t.toPrimary = true
 	case r.place.replica && conflictsWithRecovery(refused):
@@ -523,7 +553,8 @@ func (r *run) judgeServer(ctx context.Context, t *tries, refused *pgconn.PgError
 		r.release()
 		return c.wait(ctx, t, c.board.Changed(), unsent(r.place.node.name, refused))
 	default:
-		if r.session.tx != nil {
+		if tx := r.session.tx; tx != nil {
+			tx.failed = tx.failed || r.conn.TxStatus() == 'I'
 			r.session.hold(r) // the transaction has failed, but it goes on until its end
 		}
 		r.release()

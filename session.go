@@ -24,6 +24,7 @@ type Session struct {
 	// position covers by now. While they differ, reads go to the primary, and
 	// learn there.
 	writes, learned atomic.Uint64
+	lent            atomic.Int64 // connections handed out through which somebody may be writing
 }
 
 // seen is the newest position of a session on one timeline.
@@ -78,7 +79,13 @@ func (s *Session) wroteBlindly() { s.writes.Add(1) }
 // to learn.
 func (s *Session) blind() (uint64, bool) {
 	n := s.writes.Load()
-	return n, n != s.learned.Load()
+	return n, n != s.learned.Load() || s.lent.Load() > 0
+}
+
+// takeBack notes that a connection that was handed out is back.
+func (s *Session) takeBack() {
+	s.wroteBlindly()
+	s.lent.Add(-1)
 }
 
 // learn notes that the position covers the first n such writes.

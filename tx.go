@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/pool"
 	"github.com/heliosdb/helios/router"
@@ -26,6 +27,8 @@ type tx struct {
 	voids    bool     // a statement may have made prepared statements void
 	local    bool     // a statement may have changed synchronous_commit for it
 	scope    *Session // whose token its commit moves
+	wish     *wish    // of the context it was begun with; nil if it had none
+	failed   bool     // a statement failed that PostgreSQL does not count as part of it: it is over all the same
 }
 
 // Commit and Rollback have no context of their own.
@@ -33,6 +36,14 @@ const (
 	commitTimeout   = 30 * time.Second
 	rollbackTimeout = 5 * time.Second
 )
+
+// errAborted is what PostgreSQL answers in a transaction that has failed.
+func errAborted() error {
+	return &pgconn.PgError{
+		Severity: "ERROR", Code: "25P02",
+		Message: "current transaction is aborted, commands ignored until end of transaction block",
+	}
+}
 
 var errInTx = errors.New("helios: the session is in a transaction already")
 
@@ -45,21 +56,29 @@ func (s *Conn) Begin() (driver.Tx, error) {
 // replica that sees what the session has written, unless it is serializable,
 // which PostgreSQL refuses on a standby.
 func (s *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	if s.tx != nil || s.held != nil && s.held.TxStatus() != 'I' {
+	switch {
+	case s.tx != nil:
 		return nil, errInTx
-	}
-	if s.lost {
+	case s.lost:
 		return nil, unsent("", ErrSessionLost)
-	}
-	if ctx.Err() != nil {
+	case ctx.Err() != nil:
 		return nil, interrupted(ctx, context.Cause(ctx))
+	case s.busy:
+		return nil, errBusy
+	case s.held != nil:
+		if err := s.settle(ctx); err != nil {
+			return nil, err
+		}
+		if s.held.TxStatus() != 'I' {
+			return nil, errInTx
+		}
 	}
 	level := sql.IsolationLevel(opts.Isolation)
 	isolation, err := isolationClause(level)
 	if err != nil {
 		return nil, err
 	}
-	t := &tx{session: s, begin: "BEGIN" + isolation}
+	t := &tx{session: s, begin: "BEGIN" + isolation, wish: wishOf(ctx)}
 	if opts.ReadOnly {
 		t.begin += " READ ONLY"
 		t.readOnly = level != sql.LevelSerializable
@@ -98,7 +117,7 @@ func (t *tx) opening(r *run) frame {
 // sending notes what a statement may do to the transaction.
 func (t *tx) sending(q *query) {
 	t.begun = true
-	t.wrote = t.wrote || q.stmt.Class != router.Read
+	t.wrote = t.wrote || q.stmt.Class != router.Read || q.learned
 	t.local = t.local || q.stmt.SetsLocal
 	t.voids = t.voids || q.stmt.Invalidates
 	t.scope = q.session
@@ -107,27 +126,35 @@ func (t *tx) sending(q *query) {
 // Commit implements driver.Tx.
 func (t *tx) Commit() error {
 	s := t.session
+	defer t.end()
 	switch {
-	case !t.begun:
-		s.tx = nil
+	case !t.begun && !t.failed:
 		return nil
 	case s.held == nil:
-		s.tx = nil
 		return unsent("", fmt.Errorf("%w: %w", ErrNotCommitted, ErrSessionLost))
+	case t.failed:
+		t.rollback()
+		return pgx.ErrTxCommitRollback
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), commitTimeout,
 		fmt.Errorf("no answer to COMMIT within %v", commitTimeout))
 	defer cancel()
-	err := s.settle(ctx)
-	s.tx = nil
-	switch {
-	case err != nil:
+	if err := s.settle(ctx); err != nil {
 		return err
-	case s.held.TxStatus() == 'E':
+	}
+	if s.held.TxStatus() == 'E' {
 		t.rollback()
 		return pgx.ErrTxCommitRollback
-	default:
-		return t.commit(ctx)
+	}
+	return t.commit(ctx)
+}
+
+// end takes the transaction out of the session. That its connection was lost
+// means nothing for the session unless it had state there.
+func (t *tx) end() {
+	t.session.tx = nil
+	if !t.session.pinned {
+		t.session.lost = false
 	}
 }
 
@@ -184,7 +211,7 @@ func (t *tx) uncertain(ctx context.Context, n *node, call *pool.Call, err error)
 			return nil
 		case !lost.Sent || !t.wrote:
 			return &RouteError{Node: n.name, Sent: lost.Sent, Err: fmt.Errorf("%w: %w", ErrNotCommitted, err)}
-		case lost.LastWords != nil && lost.LastWords.Code == codeAdminShutdown && !lost.Warned:
+		case endedBeforeCommit(lost):
 			return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
 		}
 	}
@@ -195,32 +222,30 @@ func (t *tx) uncertain(ctx context.Context, n *node, call *pool.Call, err error)
 // Rollback implements driver.Tx. It cannot fail: if the server does not answer,
 // the connection is closed, and the server rolls back.
 func (t *tx) Rollback() error {
-	t.session.tx = nil
-	if t.begun && t.session.held != nil {
+	defer t.end()
+	if (t.begun || t.failed) && t.session.held != nil {
 		t.rollback()
 	}
 	return nil
 }
 
 // rollback ends the transaction on the server and lets its connection go. What
-// was interrupted is cancelled and rolled back by the pool, in the background.
+// was interrupted is cancelled and rolled back by the pool, in the background,
+// unless the session is pinned to the connection.
 func (t *tx) rollback() {
-	conn := t.session.held
+	s := t.session
 	defer t.letGo()
-	if !conn.Idle() {
-		t.session.pinned = false
+	if !s.pinned && !s.held.Idle() {
 		return
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), rollbackTimeout,
 		fmt.Errorf("no answer to ROLLBACK within %v", rollbackTimeout))
 	defer cancel()
-	conn.NewCall().End = pool.HelperRollback
-	err := conn.Send(ctx)
-	if err == nil {
-		err = conn.Drain(ctx)
+	if s.settle(ctx) != nil || s.held.TxStatus() == 'I' {
+		return
 	}
-	if err != nil {
-		conn.Abort(err)
+	if err := s.rollBack(ctx); err != nil {
+		s.held.Abort(err)
 	}
 }
 

@@ -41,6 +41,7 @@ type Call struct {
 	CommitTimeline wal.Timeline              // of CommitLSN
 	EndTag         string                    // COMMIT or ROLLBACK, as the server answered the End
 	Affected       int64                     // rows that Main, or the last statement of Text, says it touched
+	Answered       bool                      // the Sync behind Main, or Text itself, was answered: what it did is done
 	Completed      bool                      // Main, or one statement of Text at least, was executed to its end
 	Fields         []pgconn.FieldDescription // columns of the result that is being read, where Main had not been described
 	Err            *pgconn.PgError           // the first error, if any
@@ -189,6 +190,9 @@ func (c *Conn) sendBefore(r *Call) {
 func (c *Conn) sendMain(r *Call) {
 	switch {
 	case r.Text != "":
+		if r.n > 0 && r.steps[r.n-1].kind < stepSync {
+			c.sendSync(r) // after an error the server skips to it, past a query
+		}
 		c.query.String = r.Text
 		c.fe.SendQuery(&c.query)
 		c.add(r, step{kind: stepSimple})

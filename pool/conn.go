@@ -3,7 +3,9 @@ package pool
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,19 +112,38 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 		return nil, err
 	}
 	c.pgx, c.pg, c.fe, c.hooks = conn, conn.PgConn(), conn.PgConn().Frontend(), &config.Config
+	if err := c.prepareSession(ctx, o.AfterConnect); err != nil {
+		c.Abort(err)
+		return nil, err
+	}
 	if c.pg.ParameterStatus("standard_conforming_strings") == "off" {
 		c.Abort(errStrings)
 		return nil, errStrings
 	}
 	c.inRecovery = c.pg.ParameterStatus("in_hot_standby") == "on"
 	c.readOnly = c.pg.ParameterStatus("default_transaction_read_only") == "on"
-	if o.AfterConnect != nil {
-		if err := o.AfterConnect(ctx, conn); err != nil {
-			c.Abort(err)
-			return nil, err
+	return c, nil
+}
+
+// prepareSession runs the application's hook, and takes the connection back
+// from pgx.
+func (c *Conn) prepareSession(ctx context.Context, hook func(context.Context, *pgx.Conn) error) error {
+	if hook != nil {
+		if err := hook(ctx, c.pgx); err != nil {
+			return fmt.Errorf("after-connect hook: %w", err)
 		}
 	}
-	return c, nil
+	return c.TakeBack(ctx)
+}
+
+// TakeBack makes sure that pgx does not read from the connection any more. A
+// write of pgx's that takes long starts a reader in the background, which stays
+// until something has come in.
+func (c *Conn) TakeBack(ctx context.Context) error {
+	if err := c.pg.SyncConn(ctx); err != nil {
+		return fmt.Errorf("taking the connection back from pgx: %w", err)
+	}
+	return nil
 }
 
 // errStrings refuses a server whose strings the driver would read wrongly, and
@@ -212,6 +233,35 @@ const goodbye = 100 * time.Millisecond
 // not aborted, and no last words and no end of stream wait in its socket.
 func (c *Conn) Usable() bool {
 	return !c.broken.Load() && (c.wire == nil || c.wire.peek.quiet())
+}
+
+// absorbTimeout bounds the wait for the rest of a message that has begun to
+// arrive.
+const absorbTimeout = 100 * time.Millisecond
+
+// Absorb takes what the server sent without being asked, such as notifications,
+// and reports whether the session lives. It is for a connection that its holder
+// keeps; a connection on which something waits is not Usable.
+func (c *Conn) Absorb() bool {
+	for !c.broken.Load() && !c.wire.peek.quiet() {
+		c.socket.SetReadDeadline(time.Now().Add(absorbTimeout)) //nolint:errcheck // the read fails instead
+		msg, err := c.fe.Receive()
+		c.socket.SetReadDeadline(time.Time{}) //nolint:errcheck // the next read fails instead
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return true // less than a message, such as a record of TLS itself
+		}
+		if err == nil {
+			c.NewCall()
+			err = c.take(msg)
+		}
+		if err == nil && c.call.Fatal {
+			err = c.call.Err
+		}
+		if err != nil {
+			c.Abort(err)
+		}
+	}
+	return !c.broken.Load()
 }
 
 // watch interrupts reads and writes when the context of a call ends.

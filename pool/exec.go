@@ -101,6 +101,7 @@ func (c *Conn) takeReady(m *pgproto3.ReadyForQuery) bool {
 	for r.at < r.n {
 		kind := r.steps[r.at].kind
 		r.at++
+		r.Answered = r.Answered || r.Completed
 		if kind >= stepSync {
 			break
 		}

@@ -10,7 +10,7 @@ import (
 // peeker looks at what waits in a socket without reading it.
 type peeker struct {
 	raw  syscall.RawConn
-	look func(fd uintptr) bool
+	look func(fd uintptr)
 	buf  [1]byte
 	idle bool
 	self quieter // of a connection in memory that can say so itself
@@ -29,10 +29,9 @@ func (p *peeker) init(conn net.Conn) {
 		return
 	}
 	p.raw = raw
-	p.look = func(fd uintptr) bool {
+	p.look = func(fd uintptr) {
 		n, _, err := syscall.Recvfrom(int(fd), p.buf[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		p.idle = n < 0 && (err == syscall.EAGAIN || err == syscall.EINTR)
-		return true
 	}
 }
 
@@ -43,5 +42,6 @@ func (p *peeker) quiet() bool {
 		return p.self == nil || p.self.Quiet()
 	}
 	p.idle = false
-	return p.raw.Read(p.look) == nil && p.idle
+	// Control, not Read: that would wait for whoever reads from the socket.
+	return p.raw.Control(p.look) == nil && p.idle
 }

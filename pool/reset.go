@@ -31,6 +31,9 @@ func (c *Conn) Restore(ctx context.Context, afterConnect func(context.Context, *
 	if c.pg.IsBusy() || c.pg.IsClosed() {
 		return errors.New("the connection was left busy by its last user")
 	}
+	if err := c.TakeBack(ctx); err != nil {
+		return err
+	}
 	if err := c.rollback(ctx); err != nil {
 		return err
 	}
@@ -40,10 +43,8 @@ func (c *Conn) Restore(ctx context.Context, afterConnect func(context.Context, *
 	if err := c.resetState(ctx); err != nil {
 		return err
 	}
-	if afterConnect != nil {
-		if err := afterConnect(ctx, c.pgx); err != nil {
-			return fmt.Errorf("after-connect hook: %w", err)
-		}
+	if err := c.prepareSession(ctx, afterConnect); err != nil {
+		return err
 	}
 	c.dirty, c.deallocates = false, false
 	return nil
