@@ -58,6 +58,7 @@ type Cluster struct {
 type routes struct {
 	view     *topology.View
 	primary  *node             // nil if no node takes writes
+	fenced   *node             // the primary that is up and takes no writes, if there is none that does
 	replicas []*node           // that may be read
 	loads    []*router.Backend // of replicas, in the same order
 	heaviest int               // highest weight among loads
@@ -250,8 +251,11 @@ func (c *Cluster) rebuildLocked(view *topology.View) {
 		if host, _, err := net.SplitHostPort(v.Name); err == nil && r.byName[host] == nil {
 			r.byName[host] = n
 		}
-		if i == view.Primary {
+		switch {
+		case i == view.Primary:
 			r.primary = n
+		case i == view.LastPrimary && v.Role == topology.RolePrimary && v.State == topology.StateUp:
+			r.fenced = n
 		}
 		if v.Role != topology.RoleReplica || v.State != topology.StateUp {
 			continue

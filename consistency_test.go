@@ -756,3 +756,103 @@ func TestExplainSaysWhereAndWhy(t *testing.T) {
 		}
 	})
 }
+
+func TestARestartedReplicaProvesItsPositionAnew(t *testing.T) {
+	play(t, 2, rare, func(s *stage) {
+		before := s.Node(2).Position().LSN
+		s.exec(s.Context(), s.db, insert)
+		for range 2 {
+			if got := s.node(s.Context(), s.db); got != "n2" {
+				s.Errorf("the read went to %s, want n2", got)
+			}
+		}
+		s.Node(2).Kill()
+		s.Node(2).Replay(before) // it begins at its last restart point
+		s.Node(2).Start()
+		for range 3 {
+			if got := s.node(s.Context(), s.db); got != "n1" {
+				s.Errorf("n2 is where it was before the write, and %s has answered", got)
+			}
+		}
+	})
+}
+
+func TestAProofThatFailsIsNoProof(t *testing.T) {
+	play(t, 2, rare, func(s *stage) {
+		s.Node(2).StopReplay()
+		s.exec(s.Context(), s.db, insert)
+		wrote := s.cluster.Token().LSN
+		s.Node(2).Inject("SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN pg_catalog.pg_is_in_recovery()*", 0, pgfake.Fail("57014", "canceling statement"))
+		for _, level := range []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead} {
+			tx, err := s.db.BeginTx(s.Context(), &sql.TxOptions{ReadOnly: true, Isolation: level})
+			if err != nil {
+				s.Fatal(err)
+			}
+			if got := wal.LSN(one[int64](s, s.Context(), tx, visible)); got < wrote {
+				s.Errorf("%v: the transaction saw %v, the session wrote %v", level, got, wrote)
+			}
+			if err := tx.Commit(); err != nil {
+				s.Error(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if got := wal.LSN(one[int64](s, s.Context(), s.db, visible)); got < wrote {
+			s.Errorf("a read saw %v, the session wrote %v", got, wrote)
+		}
+	})
+}
+
+func TestATransactionBelongsToTheSessionOfItsBegin(t *testing.T) {
+	play(t, 2, rare, func(s *stage) {
+		s.Node(2).StopReplay()
+		ctx := WithSession(s.Context(), NewSession())
+		tx, err := s.db.BeginTx(ctx, nil)
+		if err != nil {
+			s.Fatal(err)
+		}
+		if _, err := tx.Exec(insert); err != nil { //nolint:noctx // as programs do
+			s.Fatal(err)
+		}
+		if err := tx.Commit(); err != nil {
+			s.Fatal(err)
+		}
+		if got := s.node(ctx, s.db); got != "n1" {
+			s.Errorf("after a transaction of the session its read went to %s, want n1", got)
+		}
+		tx, err = s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+		if err != nil {
+			s.Fatal(err)
+		}
+		if got := s.node(context.Background(), tx); got != "n1" {
+			s.Errorf("a read-only transaction of the session runs on %s, want n1", got)
+		}
+		if err := tx.Commit(); err != nil {
+			s.Error(err)
+		}
+	})
+}
+
+func TestHintsOfBeginHoldForTheTransaction(t *testing.T) {
+	play(t, 3, rare, func(s *stage) {
+		for name, tt := range map[string]struct {
+			ctx  context.Context //nolint:containedctx // it is what the case is about
+			want string
+		}{
+			"Primary": {Primary(s.Context()), "n1"},
+			"Node n2": {Node(s.Context(), "n2"), "n2"},
+			"Node n3": {Node(s.Context(), "n3"), "n3"},
+			"Strong":  {WithConsistency(s.Context(), Strong), "n1"},
+		} {
+			tx, err := s.db.BeginTx(tt.ctx, &sql.TxOptions{ReadOnly: true})
+			if err != nil {
+				s.Fatal(err)
+			}
+			if got := s.node(context.Background(), tx); got != tt.want {
+				s.Errorf("%s: the transaction runs on %s, want %s", name, got, tt.want)
+			}
+			if err := tx.Rollback(); err != nil {
+				s.Error(err)
+			}
+		}
+	})
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/heliosdb/helios/internal/pgfake"
 	"github.com/heliosdb/helios/router"
 	"github.com/heliosdb/helios/topology"
+	"github.com/heliosdb/helios/wal"
 )
 
 // primary returns what the driver takes for the primary, by the name of the
@@ -510,4 +511,62 @@ func TestChoosingANodeAllocatesNothing(t *testing.T) {
 	if p, err := c.decide(r, &read, &tries{}); err != nil || !p.replica || len(r.replicas) != 128 {
 		t.Errorf("decide = %+v, %v among %d replicas", p, err, len(r.replicas))
 	}
+}
+
+func TestAFencedPrimaryStillAnswersReads(t *testing.T) {
+	play(t, 1, "", func(s *stage) {
+		s.exec(s.Context(), s.db, insert)
+		one[int64](s, s.Context(), s.db, visible)
+		s.Node(1).SetReadOnly(true)
+		time.Sleep(2 * time.Second)
+		s.within(trip, "the read", func() {
+			if got := wal.LSN(one[int64](s, s.Context(), s.db, visible)); got < s.cluster.Token().LSN {
+				s.Errorf("the read saw %v", got)
+			}
+		})
+		_, err := s.db.Exec(insert)
+		s.wantError("a write", err, ErrNoPrimary)
+	})
+}
+
+func TestASessionOnADeposedPrimaryIsLost(t *testing.T) {
+	play(t, 2, "", func(s *stage) {
+		conn := s.session()
+		s.exec(s.Context(), conn, "SET application_name = 'mine'")
+		tx, err := s.db.Begin()
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.exec(s.Context(), tx, insert)
+		s.Promote(s.Node(2)) // and n1 goes on
+		time.Sleep(3 * time.Second)
+		_, err = conn.ExecContext(s.Context(), insert)
+		s.wantError("a write of the pinned session", err, ErrSessionLost)
+		s.wantError("Commit", tx.Commit(), ErrNotCommitted)
+		s.finish(conn)
+		before := s.Node(1).Position().LSN
+		s.exec(s.Context(), s.db, insert)
+		if got := s.Node(1).Position().LSN; got != before {
+			s.Error("the deposed primary was written to")
+		}
+	})
+}
+
+func TestTheFirstStatementWaitsForNodesThatDoNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stage{T: t, Cluster: pgfake.NewCluster(3)}
+		s.Latency = trip
+		defer s.Cluster.Close()
+		s.answerProbes()
+		s.answerReads()
+		s.Node(3).BlackHole() // it may be a newer primary
+		s.open("probe_timeout=400ms")
+		defer s.close()
+		begun := time.Now()
+		s.exec(s.Context(), s.db, insert)
+		if took := time.Since(begun); took < 300*time.Millisecond || took > 500*time.Millisecond {
+			s.Errorf("the first write took %v, want what is left of probe_timeout", took)
+		}
+		s.costs(1, "the next write", func() { s.exec(s.Context(), s.db, insert) })
+	})
 }

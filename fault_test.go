@@ -630,3 +630,94 @@ func TestANodeThatDoesNotAnswerAtAllIsPassedOver(t *testing.T) {
 		})
 	}
 }
+
+func TestTheLossOfATransactionsFirstStatementIsNoUnknownOutcome(t *testing.T) {
+	play(t, 2, rare, func(s *stage) {
+		tx, err := s.db.Begin()
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.Node(1).Inject(insert, 1, cut)
+		_, err = tx.Exec(insert)
+		s.wantError("Exec", err, ErrNotCommitted)
+		if errors.Is(err, ErrOutcomeUnknown) || !SafeToRetry(err) {
+			s.Errorf("%v: nothing was committed, want it to be safe to retry", err)
+		}
+		if _, err := tx.Exec(insert); err == nil {
+			s.Error("the transaction went on without its first statement")
+		}
+		s.wantError("Commit", tx.Commit(), ErrNotCommitted)
+		s.wantTried(insert, 1)
+	})
+}
+
+func TestAStatementThatBeginsATransactionInVainDoesNotLetItGoOn(t *testing.T) {
+	play(t, 2, rare, func(s *stage) {
+		ctx, cancel := context.WithTimeout(s.Context(), 300*time.Millisecond)
+		defer cancel()
+		tx, err := s.db.Begin()
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.Node(1).Inject("UPDATE*", 1, pgfake.Fault{Hang: true})
+		_, err = tx.ExecContext(ctx, "UPDATE t SET v = 1")
+		s.wantError("Exec", err, context.DeadlineExceeded)
+		if _, err := tx.Exec(insert); err == nil {
+			s.Error("the transaction went on without its first statement")
+		}
+		if err := tx.Commit(); err == nil {
+			s.Error("the transaction was committed without its first statement")
+		}
+		time.Sleep(time.Second) // the pool cancels what hangs
+		s.wantExecuted(insert)
+	})
+}
+
+func TestAFailedBeginDoesNotStrandTheStatementsBehindIt(t *testing.T) {
+	for _, text := range []string{insert, insert + "; " + insert} {
+		t.Run(text, func(t *testing.T) {
+			play(t, 1, rare, func(s *stage) {
+				ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+				defer cancel()
+				s.Node(1).Inject("BEGIN", 1, pgfake.Fail("53200", "out of memory"))
+				tx, err := s.db.BeginTx(ctx, nil)
+				if err != nil {
+					s.Fatal(err)
+				}
+				_, err = tx.ExecContext(ctx, text)
+				s.wantCode("Exec", err, "53200")
+				if err := tx.Rollback(); err != nil {
+					s.Error(err)
+				}
+				if text == insert {
+					s.wantExecuted(insert)
+				}
+				s.exec(ctx, s.db, insert)
+			})
+		})
+	}
+}
+
+func TestASessionThatIsReadOnlyByItsOwnWishCastsNoDoubt(t *testing.T) {
+	play(t, 2, rare, func(s *stage) {
+		conn, other := s.session(), s.session()
+		for range 2 {
+			s.exec(s.Context(), conn, insert)
+			s.exec(s.Context(), other, insert)
+		}
+		s.exec(s.Context(), conn, "SET default_transaction_read_only = off")
+		s.exec(s.Context(), other, insert)
+		s.finish(other)
+		for _, value := range []string{"on", "off", "on"} {
+			s.exec(s.Context(), conn, "SET default_transaction_read_only = "+value)
+			s.costs(1, "a write of another session", func() { s.exec(s.Context(), s.db, insert) })
+		}
+		_, err := conn.ExecContext(s.Context(), insert)
+		s.wantCode("a write of the session itself", err, codeReadOnly)
+		s.costs(1, "a write of another session", func() { s.exec(s.Context(), s.db, insert) })
+		s.finish(conn)
+		if got := s.cluster.Stats().Waits; got != 0 {
+			s.Errorf("%d statements waited for a primary", got)
+		}
+	})
+}

@@ -17,6 +17,23 @@ type wish struct {
 	id      string // of a named session
 }
 
+// follow lets what the transaction's own context says, which may be nothing,
+// outweigh what is said with one of its statements.
+func (w *wish) follow(tx *wish) {
+	if tx == nil {
+		return
+	}
+	if tx.hint != router.HintNone || tx.node != "" {
+		w.hint, w.node = tx.hint, tx.node
+	}
+	if tx.level != nil {
+		w.level = tx.level
+	}
+	if tx.session != nil || tx.id != "" {
+		w.session, w.id = tx.session, tx.id
+	}
+}
+
 type wishKey struct{}
 
 // wishOf returns the context's wish; nil if it has none.

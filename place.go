@@ -87,7 +87,7 @@ func (c *Cluster) needsPrimary(q *query, t *tries) (string, bool) {
 	case q.hint() == router.HintPrimary:
 		return "hint", true
 	case q.readOnlyTx:
-		return "", false
+		return "consistency strong", q.level.kind == levelStrong
 	case q.writingTx:
 		return "a transaction that may write", true
 	case q.hint() == router.HintReplica:
