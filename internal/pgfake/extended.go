@@ -33,6 +33,9 @@ type portal struct {
 func (s *session) handle(msg pgproto3.FrontendMessage) error {
 	switch msg := msg.(type) {
 	case *pgproto3.Query:
+		if s.skipping { // PostgresMain ignores whatever comes before the Sync
+			return nil
+		}
 		return s.query(msg.String)
 	case *pgproto3.Sync:
 		return s.sync()
