@@ -721,3 +721,33 @@ func TestASessionThatIsReadOnlyByItsOwnWishCastsNoDoubt(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatWasOnlyPreparedWasNotExecuted(t *testing.T) {
+	hang := pgfake.Fault{AtParse: true, Hang: true}
+	t.Run("connection lost", func(t *testing.T) {
+		play(t, 1, rare, func(s *stage) {
+			s.Node(1).Inject(insert, 1, hang)
+			timer := time.AfterFunc(time.Second, s.Node(1).Reset)
+			defer timer.Stop()
+			s.exec(s.Context(), s.db, insert)
+			s.wantExecuted(insert, "n1")
+		})
+	})
+	t.Run("deadline", func(t *testing.T) {
+		play(t, 1, rare, func(s *stage) {
+			s.Node(1).Inject(insert, 1, hang)
+			ctx, cancel := context.WithTimeout(s.Context(), time.Second)
+			defer cancel()
+			s.within(time.Second, "Exec", func() {
+				_, err := s.db.ExecContext(ctx, insert)
+				s.wantError("Exec", err, context.DeadlineExceeded)
+				if errors.Is(err, ErrOutcomeUnknown) || !SafeToRetry(err) {
+					s.Errorf("%v: nothing was executed, want it to be safe to retry", err)
+				}
+			})
+			time.Sleep(time.Second)
+			s.exec(s.Context(), s.db, insert)
+			s.wantExecuted(insert, "n1")
+		})
+	})
+}

@@ -91,7 +91,7 @@ const (
 
 // A LostError says that the connection broke, or was taken away, during a call.
 type LostError struct {
-	Sent   bool  // some byte of the call left this process
+	Sent   bool  // some byte of what was to be executed left this process
 	Warned bool  // before the end the server warned that the commit is local only
 	Err    error // what the socket said, or why the connection was aborted
 
@@ -114,7 +114,7 @@ func (e *LostError) Unwrap() error { return e.Err }
 // An InterruptedError says that the context of a call ended before the answer
 // was there. The server may still be at work on the statement.
 type InterruptedError struct {
-	Sent bool  // some byte of the call left this process
+	Sent bool  // some byte of what was to be executed left this process
 	Err  error // the context's cause
 }
 
@@ -243,7 +243,8 @@ func (c *Conn) sendSync(r *Call) {
 // failure turns an error of the socket into what the holder can act on. The
 // connection stays usable only if it was interrupted while it waited.
 func (c *Conn) failure(ctx context.Context, err error) error {
-	sent := c.wire.sent.Load() != c.call.sentBefore
+	sent := c.describing == nil && // what is only described is not executed
+		c.wire.sent.Load() != c.call.sentBefore
 	interrupted := ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded)
 	c.disarm()
 	if interrupted {

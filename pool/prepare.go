@@ -32,7 +32,7 @@ const maxParams = 65535
 // Prepare returns sql as a prepared statement of this connection: from the
 // connection's cache, or with one round trip. Unnamed statements are described
 // again each time and spare the server a name. A *pgconn.PgError is the
-// server's; other errors are as from Send and Next.
+// server's; other errors are as from Send and Next, with Sent false.
 func (c *Conn) Prepare(ctx context.Context, sql string, unnamed bool) (*Prepared, error) {
 	if !unnamed {
 		if p := c.prepared[sql]; p != nil {
@@ -76,15 +76,14 @@ func (c *Conn) describeStatement(ctx context.Context, p *Prepared) error {
 	c.describe = pgproto3.Describe{ObjectType: 'S', Name: p.desc.Name}
 	c.fe.SendDescribe(&c.describe)
 	c.sendSync(r)
+	c.describing = &p.desc
+	defer func() { c.describing = nil }()
 	c.arm(ctx)
 	if err := c.fe.Flush(); err != nil {
 		c.giveUp(ctx)
 		return c.failure(ctx, err)
 	}
-	c.describing = &p.desc
-	err := c.Drain(ctx)
-	c.describing = nil
-	if err != nil {
+	if err := c.Drain(ctx); err != nil {
 		return err
 	}
 	if r.Err != nil {
