@@ -1,7 +1,6 @@
 package integration_test
 
 import (
-	"context"
 	"database/sql"
 	"testing"
 
@@ -35,9 +34,10 @@ func TestReadOnlyTransactionsRunOnReplicasThatAreFresh(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			// Right after a write replicas may still be behind: what counts is what is seen.
 			const rounds = 100
-			var session context.Context
+			own := helios.NewSession()
 			early, late := 0, 0
 			look := func() bool {
+				session := helios.WithSession(ctx, own)
 				tx, err := db.BeginTx(session, &sql.TxOptions{Isolation: tt.level, ReadOnly: true})
 				pgtest.OK(t, err)
 				defer tx.Rollback()
@@ -52,8 +52,8 @@ func TestReadOnlyTransactionsRunOnReplicasThatAreFresh(t *testing.T) {
 			}
 			for range rounds {
 				n++
-				session = helios.WithSession(ctx, helios.NewSession())
-				exec(t, session, db, "UPDATE t SET n = $1 WHERE id = 1", n)
+				own = helios.NewSession()
+				exec(t, helios.WithSession(ctx, own), db, "UPDATE t SET n = $1 WHERE id = 1", n)
 				if look() {
 					early++
 				}
