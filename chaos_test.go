@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/heliosdb/helios/wal"
@@ -134,6 +135,7 @@ func TestNoStormMakesAWriteHappenTwiceOrAReadStale(t *testing.T) {
 				}()
 				clients.Wait()
 				<-calm
+				synctest.Wait()
 				book.audit(st)
 				if len(book.done) < 100 {
 					s.Errorf("%d writes were acknowledged: the storm was too strong to test anything", len(book.done))

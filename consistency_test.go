@@ -71,7 +71,7 @@ func TestAStaleAnswerIsNeverHandedOut(t *testing.T) {
 func (s *stage) readWhatIsWritten(how string) {
 	ctx := WithSession(s.Context(), NewSession())
 	conn := s.session()
-	defer conn.Close() //nolint:errcheck // the test is over
+	defer conn.Close()
 	for range 15 {
 		before := s.Node(1).Position().LSN
 		switch how {
@@ -122,7 +122,7 @@ func TestATokenBelongsToItsSession(t *testing.T) {
 		s.exec(alice, s.db, insert)
 		s.exec(named, s.db, insert)
 		for name, tt := range map[string]struct {
-			ctx  context.Context //nolint:containedctx // it is what the case is about
+			ctx  context.Context
 			want string
 		}{
 			"the session that wrote":             {alice, "n1"},
@@ -231,7 +231,7 @@ func TestHintsDecideWhereAStatementGoes(t *testing.T) {
 	play(t, 3, rare, func(s *stage) {
 		bg := s.Context()
 		for name, tt := range map[string]struct {
-			ctx  context.Context //nolint:containedctx // it is what the case is about
+			ctx  context.Context
 			text string
 			args []any
 			want string
@@ -842,7 +842,7 @@ func TestATransactionBelongsToTheSessionOfItsBegin(t *testing.T) {
 		if err != nil {
 			s.Fatal(err)
 		}
-		if _, err := tx.Exec(insert); err != nil { //nolint:noctx // as programs do
+		if _, err := tx.Exec(insert); err != nil {
 			s.Fatal(err)
 		}
 		if err := tx.Commit(); err != nil {
@@ -867,7 +867,7 @@ func TestATransactionBelongsToTheSessionOfItsBegin(t *testing.T) {
 func TestHintsOfBeginHoldForTheTransaction(t *testing.T) {
 	play(t, 3, rare, func(s *stage) {
 		for name, tt := range map[string]struct {
-			ctx  context.Context //nolint:containedctx // it is what the case is about
+			ctx  context.Context
 			want string
 		}{
 			"Primary": {Primary(s.Context()), "n1"},

@@ -146,10 +146,9 @@ func TestWritesGoOnAfterAFailover(t *testing.T) {
 				for range 200 {
 					_, err := s.db.Exec(insert)
 					mu.Lock()
-					switch {
-					case err == nil:
+					if err == nil {
 						ok++
-					default:
+					} else {
 						failed = append(failed, err)
 					}
 					mu.Unlock()
@@ -350,11 +349,11 @@ func TestClosingEndsEverything(t *testing.T) {
 			}
 		})
 		s.wantError("what was under way", <-under, ErrOutcomeUnknown)
-		rows.Close() //nolint:errcheck,sqlclosecheck // its connection is gone
+		rows.Close()
 		if _, err := conn.ExecContext(s.Context(), insert); err == nil {
 			s.Error("a session outlived its *sql.DB")
 		}
-		conn.Close() //nolint:errcheck // its connection is gone
+		conn.Close()
 		if _, err := s.db.Exec(insert); err == nil {
 			s.Error("a closed *sql.DB executes")
 		}
@@ -384,7 +383,7 @@ func TestClosingEndsWaits(t *testing.T) {
 			waiting <- err
 		}()
 		time.Sleep(time.Second)
-		s.within(0, "Close", func() { s.db.Close() }) //nolint:errcheck // as the test above
+		s.within(0, "Close", func() { s.db.Close() })
 		s.wantError("the write that waited", <-waiting, ErrClosed)
 	})
 }
@@ -479,7 +478,7 @@ func TestChoosingANodeAllocatesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close() //nolint:errcheck // nothing was begun
+	defer c.Close()
 	now := time.Now()
 	for i, host := range cfg.Hosts {
 		o := topology.Observation{Node: host.String(), At: now, SystemID: 7, Timeline: 1, Role: topology.RoleReplica, ReplayLSN: 100}

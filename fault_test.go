@@ -61,7 +61,7 @@ func TestAnAnswerThatIsLostLeavesTheOutcomeUnknown(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			for rows.Next() { //nolint:revive // read to the end
+			for rows.Next() {
 			}
 			return errors.Join(rows.Err(), rows.Close())
 		},
@@ -497,7 +497,7 @@ func TestPostgreSQLsErrorsComeBackBare(t *testing.T) {
 		"Query": {returning, func(s *stage) error {
 			rows, err := s.db.Query(returning)
 			if err == nil {
-				rows.Close() //nolint:errcheck,sqlclosecheck // the test has failed
+				rows.Close()
 			}
 			return err
 		}},
@@ -521,7 +521,7 @@ func TestPostgreSQLsErrorsComeBackBare(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			defer tx.Rollback() //nolint:errcheck // the transaction has failed
+			defer tx.Rollback()
 			s.exec(s.Context(), tx, insert)
 			_, err = tx.Exec(returning)
 			return err
@@ -531,7 +531,7 @@ func TestPostgreSQLsErrorsComeBackBare(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			defer tx.Rollback() //nolint:errcheck // the transaction has failed
+			defer tx.Rollback()
 			_, err = tx.Exec(returning)
 			return err
 		}},
