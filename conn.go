@@ -321,9 +321,13 @@ func (r *run) executeHeld(ctx context.Context) (pool.Event, error) {
 // transaction block that was the driver's own and failed.
 func (s *Conn) settle(ctx context.Context) error {
 	conn := s.held
+	if ctx.Err() != nil {
+		return unsent(s.heldNode.name, interrupted(ctx, context.Cause(ctx)))
+	}
 	if conn.Idle() && !conn.Absorb() {
 		return s.lose(errors.New("the connection is gone"))
 	}
+	ctx = context.WithoutCancel(ctx) // what is begun here must be finished, and is bounded
 	err := conn.Settle(ctx)
 	if err == nil && s.lentTo != nil {
 		err = conn.TakeBack(ctx)

@@ -21,6 +21,7 @@ type place struct {
 	check   bool    // the node must prove in front of the read that it has replayed want
 	want    wal.LSN // position the read must see; 0 for any
 	learn   uint64  // how many writes of unknown position the read on the primary learns about; 0 for none
+	relaxed bool    // those writes may have been committed without waiting for their flush
 	reason  string  // for people
 }
 
@@ -31,6 +32,7 @@ type tries struct {
 	toPrimary bool    // a replica refused the statement, or cannot answer it
 	repeated  int     // times the statement was sent again to the node it came from
 	attempts  int
+	resent    int       // times it was sent again after it had been sent
 	stalls    int       // waits in a row because the node took no connection
 	deadline  time.Time // when waiting for a node ends; zero until somebody waits
 	last      error     // what the last attempt failed with
@@ -133,7 +135,7 @@ func (c *Cluster) decidePrimary(r *routes, q *query, why string) (place, error) 
 	p := place{node: r.primary, reason: why}
 	if !q.writes() {
 		if n, blind := q.session.blind(); blind {
-			p.learn = n
+			p.learn, p.relaxed = n, q.session.unsure()
 		}
 	}
 	return p, nil

@@ -145,6 +145,7 @@ func (r *run) send(ctx context.Context, f frame) (pool.Event, error) {
 	call.Check, call.CheckApart = f.check, f.checkApart
 	call.ReadLSN, call.Begin = f.readLSN, f.begin
 	call.Durability, call.End, call.Committed, call.ApartFromEnd = f.durability, f.end, f.committed, f.apart
+	call.Relaxed = f.apart && q.stmt.SetsLocal || f.readLSN && r.place.relaxed
 	call.Main = r.prepared
 	if q.stmt.Count > 1 {
 		call.Text = q.stmt.SQL
@@ -159,7 +160,7 @@ func (r *run) send(ctx context.Context, f frame) (pool.Event, error) {
 // leave behind, before it can have done so.
 func (r *run) mark() {
 	stmt := r.q.stmt
-	if stmt.Class == router.Session {
+	if stmt.Class == router.Session || stmt.Class == router.Utility && stmt.SetsLocal {
 		r.conn.Dirty()
 	}
 	if stmt.Deallocates {
@@ -199,15 +200,15 @@ func (r *run) first(ctx context.Context) (pool.Event, error) {
 	if _, lost := errors.AsType[*pool.LostError](err); lost && succeeded(call) {
 		return pool.EventEnd, nil
 	}
+	if err != nil {
+		return event, err
+	}
 	if call.HasPosition && r.place.want != 0 {
 		if !r.fresh(call) {
 			return event, errBehind
 		}
-	} else if r.place.check && err == nil && (call.Err == nil || event != pool.EventEnd) {
+	} else if r.place.check && (call.Err == nil || event != pool.EventEnd) {
 		return event, errBehind
-	}
-	if err != nil {
-		return event, err
 	}
 	if event == pool.EventEnd && failed(call) {
 		return event, call.Err
@@ -280,7 +281,11 @@ func (r *run) afterward() {
 	if r.q.stmt.Deallocates {
 		r.conn.ForgetAll()
 	}
-	if r.q.stmt.Invalidates {
+	switch {
+	case !r.q.stmt.Invalidates:
+	case r.q.stmt.Class == router.Session:
+		r.conn.ForgetStatements() // SET search_path and its like concern nobody else
+	default:
 		r.session.cluster.schema.Add(1)
 	}
 	if r.q.writes() {
@@ -301,7 +306,7 @@ func (r *run) learn(call *pool.Call) error {
 	case q.stmt.TxControl && r.conn.TxStatus() != 'I':
 		// the transaction goes on
 	default:
-		q.session.wroteBlindly()
+		q.session.wroteBlindly(q.stmt.SetsLocal || call.Err != nil)
 	}
 	return nil
 }
@@ -379,7 +384,7 @@ func (r *run) broke(ctx context.Context, err error) error {
 	switch {
 	case told == nil:
 		return nil
-	case s.tx != nil:
+	case s.tx != nil && !r.q.stmt.TxControl:
 		return gone
 	default:
 		return &RouteError{Node: n.name, Sent: lost.Sent, Err: fmt.Errorf("%w: %w", ErrSessionLost, told)}
@@ -393,10 +398,10 @@ func (r *run) cut(ctx context.Context, cut *pool.InterruptedError) error {
 	switch {
 	case !cut.Sent:
 		return unsent(n.name, err)
-	case r.q.repeatable() || r.session.tx != nil:
+	case r.q.repeatable() || r.session.tx != nil && !r.q.stmt.TxControl:
 		return sent(n.name, err)
 	}
-	r.q.session.wroteBlindly()
+	r.q.session.wroteBlindly(true)
 	return unknown(n.name, err)
 }
 
@@ -406,18 +411,18 @@ func (r *run) lostOutcome(call *pool.Call, lost *pool.LostError) error {
 	n := r.place.node
 	switch {
 	case succeeded(call):
-		r.q.session.wroteBlindly()
+		r.q.session.wroteBlindly(true)
 		return nil
 	case !lost.Sent:
 		return unsent(n.name, lost)
 	case r.q.repeatable():
 		return sent(n.name, lost)
-	case r.session.tx != nil: // COMMIT was not sent
+	case r.session.tx != nil && !r.q.stmt.TxControl: // no COMMIT was sent
 		return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost))
 	case r.q.stmt.Class == router.Write && endedBeforeCommit(lost):
 		return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
 	default:
-		r.q.session.wroteBlindly()
+		r.q.session.wroteBlindly(true)
 		return unknown(n.name, lost)
 	}
 }
@@ -481,9 +486,17 @@ func (r *run) judge(ctx context.Context, t *tries, err error) error {
 		return told
 	case r.session.tx != nil && !unsentError(told) && !r.q.repeatable():
 		return told
+	case !unsentError(told):
+		if t.resent++; t.resent > maxResent {
+			return told // it may be the statement that ends its server
+		}
 	}
 	return r.elsewhere(ctx, t, told)
 }
+
+// maxResent is how often a statement is sent again after a connection broke on
+// which it had been sent.
+const maxResent = 2
 
 // unsentError reports whether err says that nothing was sent.
 func unsentError(err error) bool {

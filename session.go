@@ -24,7 +24,8 @@ type Session struct {
 	// position covers by now. While they differ, reads go to the primary, and
 	// learn there.
 	writes, learned atomic.Uint64
-	lent            atomic.Int64 // connections handed out through which somebody may be writing
+	unsureAt        atomic.Uint64 // of writes, the last that may have been committed without waiting for its flush
+	lent            atomic.Int64  // connections handed out through which somebody may be writing
 }
 
 // seen is the newest position of a session on one timeline.
@@ -72,8 +73,17 @@ func (s *Session) Advance(t Token) {
 	}
 }
 
-// wroteBlindly notes a write whose position is not known.
-func (s *Session) wroteBlindly() { s.writes.Add(1) }
+// wroteBlindly notes a write whose position is not known. relaxed means that it
+// may have been committed with another synchronous_commit than the server's own.
+func (s *Session) wroteBlindly(relaxed bool) {
+	n := s.writes.Add(1)
+	if relaxed {
+		raise(&s.unsureAt, n)
+	}
+}
+
+// unsure reports whether a write to learn about may be beyond what is flushed.
+func (s *Session) unsure() bool { return s.unsureAt.Load() > s.learned.Load() }
 
 // blind returns the count of writes to learn about; false if there is nothing
 // to learn.
@@ -84,7 +94,7 @@ func (s *Session) blind() (uint64, bool) {
 
 // takeBack notes that a connection that was handed out is back.
 func (s *Session) takeBack() {
-	s.wroteBlindly()
+	s.wroteBlindly(true)
 	s.lent.Add(-1)
 }
 
@@ -127,8 +137,13 @@ func (s *Session) wants(view *topology.View) (wal.LSN, wal.Verdict) {
 	}
 	switch verdict := view.History.Holds(at, view.Timeline); verdict {
 	case wal.Lost:
-		kept := wal.Position{Timeline: view.Timeline}
-		return 0, s.forget(cur, kept)
+		kept := wal.Position{Timeline: view.Timeline, LSN: at.LSN}
+		for _, begin := range view.History {
+			if begin.Timeline > at.Timeline {
+				kept.LSN = min(kept.LSN, begin.LSN)
+			}
+		}
+		return kept.LSN, s.forget(cur, kept)
 	case wal.Kept, wal.Undecided:
 		return at.LSN, verdict
 	default:

@@ -119,7 +119,7 @@ func (t *tx) sending(q *query) {
 	t.begun = true
 	t.wrote = t.wrote || q.stmt.Class != router.Read || q.learned
 	t.local = t.local || q.stmt.SetsLocal
-	t.voids = t.voids || q.stmt.Invalidates
+	t.voids = t.voids || q.stmt.Invalidates && q.stmt.Class != router.Session
 	t.scope = q.session
 }
 
@@ -191,12 +191,12 @@ func (t *tx) committed(n *node, call *pool.Call) error {
 	c := t.session.cluster
 	switch {
 	case call.Warned && t.wrote:
-		t.scope.wroteBlindly()
+		t.scope.wroteBlindly(t.local)
 		return unknown(n.name, errNotReplicated)
 	case call.CommitLSN != 0:
 		return c.committed(n, t.scope, call, 0)
 	case t.wrote && c.config.LSN != LSNOff:
-		t.scope.wroteBlindly()
+		t.scope.wroteBlindly(t.local)
 	}
 	return nil
 }
@@ -207,7 +207,7 @@ func (t *tx) uncertain(ctx context.Context, n *node, call *pool.Call, err error)
 		t.session.cluster.blame(n, err)
 		switch {
 		case call.EndTag == "COMMIT" && !lost.Warned:
-			t.scope.wroteBlindly()
+			t.scope.wroteBlindly(t.local)
 			return nil
 		case !lost.Sent || !t.wrote:
 			return &RouteError{Node: n.name, Sent: lost.Sent, Err: fmt.Errorf("%w: %w", ErrNotCommitted, err)}
@@ -215,7 +215,7 @@ func (t *tx) uncertain(ctx context.Context, n *node, call *pool.Call, err error)
 			return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
 		}
 	}
-	t.scope.wroteBlindly()
+	t.scope.wroteBlindly(t.local)
 	return unknown(n.name, interrupted(ctx, err))
 }
 

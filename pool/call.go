@@ -30,6 +30,9 @@ type Call struct {
 	Committed    bool      // HelperCommitted behind the end
 	ApartFromEnd bool      // Main has a Sync of its own: what follows runs even if it fails
 
+	// Relaxed says that the commits HelperCommitted is asked about may not have
+	// waited for their flush: only the insert position is then behind them.
+	Relaxed bool
 	// SegmentSize is the cluster's WAL segment size in bytes.
 	SegmentSize uint64
 

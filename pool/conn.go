@@ -267,8 +267,9 @@ func (c *Conn) Absorb() bool {
 // watch interrupts reads and writes when the context of a call ends.
 type watch struct {
 	mu    sync.Mutex
-	armed bool // guarded by mu; a call is under way
-	fired bool // guarded by mu; the socket's deadline is in the past
+	armed uint64 // guarded by mu; the call that is under way; 0 if there is none
+	fired bool   // guarded by mu; the socket's deadline is in the past
+	calls uint64 // how many calls were armed
 	stop  func() bool
 }
 
@@ -277,17 +278,20 @@ func (c *Conn) arm(ctx context.Context) {
 	if ctx.Done() == nil {
 		return
 	}
+	c.watch.calls++
+	call := c.watch.calls
 	c.watch.mu.Lock()
-	c.watch.armed = true
+	c.watch.armed = call
 	c.watch.mu.Unlock()
-	c.watch.stop = context.AfterFunc(ctx, c.interrupt)
+	c.watch.stop = context.AfterFunc(ctx, func() { c.interrupt(call) })
 }
 
-// interrupt wakes whoever waits for the socket.
-func (c *Conn) interrupt() {
+// interrupt wakes whoever waits for the socket in call. It may come when the
+// call is over and another one has begun.
+func (c *Conn) interrupt(call uint64) {
 	c.watch.mu.Lock()
 	defer c.watch.mu.Unlock()
-	if c.watch.armed {
+	if c.watch.armed == call {
 		c.watch.fired = true
 		c.socket.SetDeadline(longAgo) //nolint:errcheck // a closed socket is awake already
 	}
@@ -305,7 +309,7 @@ func (c *Conn) disarm() {
 	c.watch.stop = nil
 	c.watch.mu.Lock()
 	defer c.watch.mu.Unlock()
-	c.watch.armed = false
+	c.watch.armed = 0
 	if c.watch.fired {
 		c.watch.fired = false
 		c.socket.SetDeadline(time.Time{}) //nolint:errcheck // a closed socket fails at its next use

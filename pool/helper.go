@@ -97,7 +97,7 @@ func (c *Conn) takeHelperRow(h Helper, row [][]byte) {
 // position is surely behind the commit record.
 func (r *Call) committed(row [][]byte) {
 	r.CommitLSN = binaryLSN(row[0])
-	if r.relaxed || string(row[2]) == "off" {
+	if r.Relaxed || r.relaxed || string(row[2]) == "off" {
 		r.CommitLSN = binaryLSN(row[1]).EndOfRecord(r.SegmentSize)
 	}
 	if len(row[3]) >= 8 {

@@ -67,18 +67,15 @@ func (c *Conn) rollback(ctx context.Context) error {
 
 // resetState undoes what the session touched.
 func (c *Conn) resetState(ctx context.Context) error {
-	text := resetSession
-	if c.deallocates {
-		text += "; DEALLOCATE ALL"
-	}
-	c.NewCall().Text = text
+	c.NewCall().Text = resetSession
 	if err := c.run(ctx); err != nil {
 		return err
 	}
-	if c.deallocates {
-		c.ForgetAll()
+	if !c.deallocates {
+		return nil
 	}
-	return nil
+	c.ForgetAll()
+	return c.pgx.DeallocateAll(ctx) // pgx forgets its own as well
 }
 
 // Settle takes the answers that are owed after an interrupted call, and cancels
