@@ -217,6 +217,7 @@ func (c *Cluster) apply(old, view *topology.View) {
 	if view.Version <= c.applied {
 		return
 	}
+	c.applied = view.Version
 	before := c.routes.Load()
 	c.rebuildLocked(view)
 	after := c.routes.Load()
@@ -266,7 +267,6 @@ func (c *Cluster) rebuildLocked(view *topology.View) {
 		}
 	}
 	r.heaviest = router.MaxWeight(r.loads)
-	c.applied = view.Version
 	c.routes.Store(r)
 }
 

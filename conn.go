@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/pool"
-	"github.com/heliosdb/helios/router"
 )
 
 // Conn is what database/sql calls a connection: a session, without a socket of
@@ -183,6 +182,11 @@ func (s *Conn) PgxConn(ctx context.Context) (*pgx.Conn, error) {
 	if s.busy {
 		return nil, errBusy
 	}
+	if s.held != nil {
+		if err := s.settle(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if s.held == nil {
 		r := run{session: s}
 		var err error
@@ -245,13 +249,13 @@ func (s *Conn) hintFor(n *node) *pool.Hint {
 // hold keeps r's connection for the session: until the transaction ends, or,
 // once the statement has to do with the session's state, until the session does.
 func (s *Conn) hold(r *run) {
-	if s.tx == nil && r.q.stmt.Class != router.Session {
+	if s.tx == nil && !touchesState(r.q.stmt) {
 		return
 	}
 	if s.held == nil {
 		s.held, s.heldNode, s.busy = r.conn, r.place.node, true
 	}
-	s.pinned = s.pinned || r.q.stmt.Class == router.Session
+	s.pinned = s.pinned || touchesState(r.q.stmt)
 }
 
 // endSession gives back what the session holds.
@@ -264,19 +268,7 @@ func (s *Conn) endSession() {
 	s.busy, s.pinned, s.lost, s.block, s.lentTo = false, false, false, false, nil
 	clear(s.args[:cap(s.args)]) // an idle session keeps nobody's arguments alive
 	if conn != nil {
-		s.giveBack(n, conn)
-	}
-}
-
-// giveBack returns a connection to its node's pool.
-func (s *Conn) giveBack(n *node, conn *pool.Conn) {
-	switch {
-	case conn.Broken():
-		n.pool.Discard(conn)
-	case conn.Clean():
-		n.pool.Release(conn, s.hintFor(n))
-	default:
-		n.pool.ReleaseDirty(conn)
+		n.giveBack(conn, s.hintFor(n))
 	}
 }
 
@@ -375,10 +367,15 @@ func (r *run) heldFailed(ctx context.Context, err error) error {
 		if tx := r.session.tx; tx != nil && r.conn.TxStatus() == 'I' {
 			tx.failed = true // it failed before the server had heard of the transaction
 		}
-		r.conn.Forget(r.q.stmt.SQL) // prepared anew, should its plan be void
+		if pgErr, ok := err.(*pgconn.PgError); ok { //nolint:errorlint // likewise
+			r.forget(pgErr)
+		}
 		r.release()
 		return err
 	default:
+		if tx := r.session.tx; tx != nil && !tx.begun {
+			tx.failed = true
+		}
 		return r.broke(ctx, err)
 	}
 }

@@ -15,7 +15,8 @@ var (
 	// within failover_wait. The statement was not sent.
 	ErrNoPrimary = errors.New("no primary")
 	// ErrNoReplica means that no replica may answer a read and that the DSN, or
-	// the caller, rules the primary out. The statement was not sent.
+	// the caller, rules the primary out; or that min_replicas keeps a write from
+	// being sent. The statement was not sent.
 	ErrNoReplica = errors.New("no replica")
 	// ErrSessionLost means that the connection which held the session's state
 	// (SET, temporary tables, advisory locks, an open transaction) is gone, and
@@ -135,7 +136,7 @@ func connectCode(err error) string {
 // Any other answer of a server, such as a wrong password, is final.
 func mayConnectLater(err error) bool {
 	switch connectCode(err) {
-	case "", codeTooMany, codeCannotConnect, codeAdminShutdown, "57P02":
+	case "", codeTooMany, codeCannotConnect, codeAdminShutdown, "57P02", codeSerialization, codeDeadlock:
 		return true
 	default:
 		return false

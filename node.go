@@ -159,6 +159,19 @@ func (c *Cluster) turnedAway(r *routes) error {
 	return why
 }
 
+// giveBack returns a connection to the node's pool, which cleans it first if that
+// is needed.
+func (n *node) giveBack(conn *pool.Conn, hint *pool.Hint) {
+	switch {
+	case conn.Broken():
+		n.pool.Discard(conn)
+	case conn.Clean():
+		n.pool.Release(conn, hint)
+	default:
+		n.pool.ReleaseDirty(conn)
+	}
+}
+
 // close ends everything of the node.
 func (n *node) close() {
 	n.pool.Close() //nolint:errcheck // closing sockets has no news for anybody

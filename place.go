@@ -45,6 +45,9 @@ const maxBehind = 2
 // errStillBehind says that replicas answer but none has replayed enough yet.
 var errStillBehind = errors.New("no replica has replayed what the session has seen")
 
+// errBlind says that the session wrote, and that nobody knows how far.
+var errBlind = errors.New("the position of the session's last write is not known yet")
+
 // errAhead says that even the primary this process knows may lack what the
 // session has seen.
 var errAhead = errors.New("the session has seen a newer timeline than any node has shown yet")
@@ -92,7 +95,7 @@ func (c *Cluster) needsPrimary(q *query, t *tries) (string, bool) {
 		return "consistency strong", q.level.kind == levelStrong
 	case q.writingTx:
 		return "a transaction that may write", true
-	case q.hint() == router.HintReplica:
+	case q.hint() == router.HintReplica && q.stmt.Class <= router.Write:
 		return "", false
 	case q.stmt.Class != router.Read:
 		return q.stmt.Reason, true
@@ -170,7 +173,7 @@ func (c *Cluster) decideReplica(r *routes, q *query, t *tries) (place, error) {
 	case levelSession, levelStrong:
 	}
 	if _, blind := q.session.blind(); blind {
-		return place{}, unsent("", fmt.Errorf("%w: the position of the session's last write is not known yet", ErrNoReplica))
+		return place{}, unsent("", fmt.Errorf("%w: %w", ErrNoReplica, errBlind))
 	}
 	if q.session.ahead(r.view) {
 		c.prober.Kick("")
@@ -254,7 +257,7 @@ func (c *Cluster) locate(ctx context.Context, q *query, t *tries) (place, error)
 		changed := c.board.Changed()
 		r := c.routes.Load()
 		if !r.view.Settled && c.now().Before(c.known) { // a node not heard of may be the newer primary
-			if err := c.wait(ctx, t, changed, unsent("", ErrNoPrimary)); err != nil {
+			if err := c.waitKnown(ctx, changed); err != nil {
 				return place{}, err
 			}
 			continue
@@ -262,6 +265,9 @@ func (c *Cluster) locate(ctx context.Context, q *query, t *tries) (place, error)
 		p, err := c.decide(r, q, t)
 		if err == nil {
 			return p, nil
+		}
+		if errors.Is(err, errBlind) && c.learnPosition(ctx, q.session) == nil {
+			continue // the read may not use the primary, and need not
 		}
 		if !c.worthWaiting(err) {
 			return place{}, err
@@ -274,6 +280,48 @@ func (c *Cluster) locate(ctx context.Context, q *query, t *tries) (place, error)
 		}
 		t.behind, t.tried = 0, t.tried[:0]
 	}
+}
+
+// learnPosition asks the primary for a position that covers the writes of the
+// session whose own is not known.
+func (c *Cluster) learnPosition(ctx context.Context, session *Session) error {
+	n := c.routes.Load().primary
+	count, _ := session.blind()
+	if n == nil || count == session.learned.Load() {
+		return errBlind // or somebody is still writing through a connection that was lent
+	}
+	conn, err := n.pool.Acquire(ctx, nil)
+	if err != nil {
+		return err
+	}
+	asked := c.now()
+	call := conn.NewCall()
+	call.SegmentSize = c.routes.Load().view.Settings.SegmentSize
+	call.Committed, call.Relaxed = true, session.unsure()
+	if err = conn.Send(ctx); err == nil {
+		err = conn.Drain(ctx)
+	}
+	n.giveBack(conn, nil)
+	if err != nil || call.CommitLSN == 0 {
+		return errBlind
+	}
+	return c.committed(n, session, call, count, asked)
+}
+
+// waitKnown waits until something has changed or the cluster counts as known.
+// It has no part in failover_wait: probe_timeout bounds it.
+func (c *Cluster) waitKnown(ctx context.Context, changed <-chan struct{}) error {
+	timer := time.NewTimer(c.known.Sub(c.now()))
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
+		return interrupted(ctx, unsent("", fmt.Errorf("%w: not every node has been heard of yet", ErrNoPrimary)))
+	case <-c.ended.Done():
+		return unsent("", ErrClosed)
+	}
+	return nil
 }
 
 // worthWaiting reports whether err of decide may go away within failover_wait.

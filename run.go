@@ -20,8 +20,9 @@ type run struct {
 	place    place
 	conn     *pool.Conn
 	prepared *pool.Prepared
-	began    int64 // when the statement was sent, for the latency balancer; 0 if nobody asks
-	over     bool  // the connection was given back
+	began    int64     // when the statement was sent, for the latency balancer; 0 if nobody asks
+	asked    time.Time // before the position of a commit was asked for
+	over     bool      // the connection was given back
 }
 
 // execute sends q where it belongs, again if that is safe, until there is an
@@ -53,7 +54,7 @@ func (r *run) execute(ctx context.Context) (pool.Event, error) {
 		if told == nil {
 			continue
 		}
-		if s.tx != nil && s.tx.begun && s.held == nil {
+		if _, wrong := told.(*argumentError); s.tx != nil && s.held == nil && !wrong { //nolint:errorlint // judge returns it bare
 			s.tx.failed = true // PostgreSQL would not let it go on either
 		}
 		return pool.EventEnd, told
@@ -119,7 +120,7 @@ func (r *run) autocommit() frame {
 		return frame{}
 	}
 	switch {
-	case q.stmt.Class <= router.Write: // a read that a standby has refused is none
+	case q.stmt.Class <= router.Write && q.stmt.Count <= 1: // a read that a standby has refused is none
 		return frame{begin: "BEGIN", durability: q.stmt.SetsLocal, end: pool.HelperCommit, committed: true}
 	case q.stmt.TxControl:
 		return frame{} // a question inside somebody's transaction would take its snapshot
@@ -140,6 +141,9 @@ func (r *run) send(ctx context.Context, f frame) (pool.Event, error) {
 		return pool.EventEnd, &argumentError{fmt.Errorf("a text with %d statements takes no arguments", q.stmt.Count)}
 	}
 	r.mark()
+	if f.committed || f.readLSN {
+		r.asked = r.session.cluster.now()
+	}
 	call := conn.NewCall()
 	call.SegmentSize = r.session.cluster.routes.Load().view.Settings.SegmentSize
 	call.Check, call.CheckApart = f.check, f.checkApart
@@ -160,7 +164,7 @@ func (r *run) send(ctx context.Context, f frame) (pool.Event, error) {
 // leave behind, before it can have done so.
 func (r *run) mark() {
 	stmt := r.q.stmt
-	if stmt.Class == router.Session || stmt.Class == router.Utility && stmt.SetsLocal {
+	if touchesState(stmt) {
 		r.conn.Dirty()
 	}
 	if stmt.Deallocates {
@@ -169,6 +173,13 @@ func (r *run) mark() {
 	if tx := r.session.tx; tx != nil {
 		tx.sending(&r.q)
 	}
+}
+
+// touchesState reports whether a statement may leave state in its session on the
+// server: one that says so, and one that calls what the driver cannot see into,
+// a function of the application or a DO block, which may call set_config.
+func touchesState(stmt *router.Statement) bool {
+	return stmt.Class == router.Session || stmt.SetsLocal
 }
 
 // prepare makes the statement known to the connection and binds its arguments.
@@ -253,6 +264,7 @@ func (r *run) outcome(call *pool.Call) error {
 	}
 	r.afterward()
 	if call.Warned && r.q.writes() {
+		r.q.session.wroteBlindly(true)
 		return unknown(r.place.node.name, errNotReplicated)
 	}
 	return r.learn(call)
@@ -299,21 +311,22 @@ func (r *run) afterward() {
 func (r *run) learn(call *pool.Call) error {
 	c, q := r.session.cluster, &r.q
 	if call.CommitLSN != 0 {
-		return c.committed(r.place.node, q.session, call, r.place.learn)
+		return c.committed(r.place.node, q.session, call, r.place.learn, r.asked)
 	}
 	switch {
 	case !q.writes() || c.config.LSN == LSNOff || r.session.tx != nil:
 	case q.stmt.TxControl && r.conn.TxStatus() != 'I':
 		// the transaction goes on
 	default:
-		q.session.wroteBlindly(q.stmt.SetsLocal || call.Err != nil)
+		q.session.wroteBlindly(q.stmt.SetsLocal || r.conn.Touched() || call.Err != nil)
 	}
 	return nil
 }
 
 // committed moves the session's token to a position that was read after a
-// commit, and refuses one of a timeline that the cluster has left.
-func (c *Cluster) committed(n *node, session *Session, call *pool.Call, learn uint64) error {
+// commit, and refuses one of a timeline that the cluster has left. asked is a
+// time before the position was read.
+func (c *Cluster) committed(n *node, session *Session, call *pool.Call, learn uint64, asked time.Time) error {
 	view := c.routes.Load().view
 	if call.CommitTimeline != 0 && call.CommitTimeline < view.Timeline {
 		c.prober.Kick("")
@@ -335,7 +348,7 @@ func (c *Cluster) committed(n *node, session *Session, call *pool.Call, learn ui
 	if learn != 0 {
 		session.learn(learn)
 	}
-	c.board.SamplePrimary(c.now(), call.CommitLSN)
+	c.board.SamplePrimary(asked, call.CommitLSN)
 	return nil
 }
 
@@ -355,7 +368,7 @@ func (r *run) release() {
 		s.busy = false
 		return
 	}
-	s.giveBack(r.place.node, r.conn)
+	r.place.node.giveBack(r.conn, s.hintFor(r.place.node))
 }
 
 // broke ends a call whose connection broke or was interrupted, and says what
@@ -543,9 +556,7 @@ func (r *run) judgeAcquire(ctx context.Context, t *tries, err error) error {
 // judgeServer handles an error that the server answered with before any row.
 func (r *run) judgeServer(ctx context.Context, t *tries, refused *pgconn.PgError) error {
 	c, q := r.session.cluster, &r.q
-	if planIsVoid(refused) {
-		r.conn.Forget(q.stmt.SQL)
-	}
+	r.forget(refused)
 	switch {
 	case planIsVoid(refused) && t.repeated < 1:
 		t.repeated++
@@ -577,6 +588,16 @@ func (r *run) judgeServer(ctx context.Context, t *tries, refused *pgconn.PgError
 	return nil
 }
 
+// forget drops what the server does not know any more.
+func (r *run) forget(refused *pgconn.PgError) {
+	switch {
+	case refused.Code == codeNoStatement:
+		r.conn.ForgetAll() // somebody has deallocated them all, in a DO for instance
+	case planIsVoid(refused):
+		r.conn.Forget(r.q.stmt.SQL)
+	}
+}
+
 // fenced reports whether the supposed primary refuses a write because it is
 // none, or is none any more, rather than because of the transaction itself.
 func (r *run) fenced(refused *pgconn.PgError) bool {
@@ -605,4 +626,6 @@ const shortAnswer = 100
 // checkApart reports whether the position must be asked for with a Sync of its
 // own: where a whole transaction has one snapshot, the question would be
 // answered after the snapshot was taken.
-func (c *Cluster) checkApart() bool { return !c.routes.Load().view.Settings.SnapshotPerStmt }
+func (c *Cluster) checkApart() bool {
+	return !c.routes.Load().view.Settings.SnapshotPerStmt || c.extras.afterConnect != nil // which may set another level
+}

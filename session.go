@@ -68,7 +68,9 @@ func (s *Session) Advance(t Token) {
 			return // what an older timeline held was judged when this one took over
 		default:
 			raise(&cur.lsn, uint64(t.LSN))
-			return
+			if s.seen.Load() == cur {
+				return
+			}
 		}
 	}
 }
@@ -90,6 +92,17 @@ func (s *Session) unsure() bool { return s.unsureAt.Load() > s.learned.Load() }
 func (s *Session) blind() (uint64, bool) {
 	n := s.writes.Load()
 	return n, n != s.learned.Load() || s.lent.Load() > 0
+}
+
+// copied returns a session that has seen what s has seen, for questions that
+// must not change s.
+func (s *Session) copied() *Session {
+	c := NewSession()
+	c.seen.Store(s.seen.Load())
+	c.writes.Store(s.writes.Load())
+	c.learned.Store(s.learned.Load())
+	c.lent.Store(s.lent.Load())
+	return c
 }
 
 // takeBack notes that a connection that was handed out is back.
@@ -165,6 +178,9 @@ func (s *Session) forget(cur *seen, at wal.Position) wal.Verdict {
 	next := &seen{systemID: cur.systemID, timeline: at.Timeline}
 	next.lsn.Store(uint64(at.LSN))
 	if s.seen.CompareAndSwap(cur, next) {
+		if cur.timeline == next.timeline {
+			raise(&next.lsn, cur.lsn.Load()) // what came in meanwhile
+		}
 		return wal.Lost
 	}
 	return wal.Kept

@@ -181,6 +181,7 @@ func (c *Cluster) Explain(ctx context.Context, sql string) (Route, error) {
 	if err != nil {
 		return Route{}, err
 	}
+	q.session = q.session.copied() // a loss is told to the session itself, not to who explains
 	route := Route{SQL: sql, Class: q.stmt.Class.String(), Why: q.stmt.Reason, Pins: q.stmt.Class == router.Session}
 	p, err := c.locate(ctx, &q, &tries{})
 	if err != nil {

@@ -167,11 +167,13 @@ func (t *tx) commit(ctx context.Context) error {
 	call.End = pool.HelperCommit
 	call.Committed = t.wrote && s.cluster.config.LSN == LSNEager
 	call.Durability = call.Committed && t.local
+	asked := s.cluster.now()
 	err := conn.Send(ctx)
 	if err == nil {
 		err = conn.Drain(ctx)
 	}
 	defer t.letGo()
+	t.local = t.local || conn.Touched()
 	switch {
 	case err != nil:
 		return t.uncertain(ctx, n, call, err)
@@ -183,18 +185,18 @@ func (t *tx) commit(ctx context.Context) error {
 	if t.voids {
 		s.cluster.schema.Add(1) // before it, others may have prepared what is void now
 	}
-	return t.committed(n, call)
+	return t.committed(n, call, asked)
 }
 
 // committed moves the session's token behind the commit.
-func (t *tx) committed(n *node, call *pool.Call) error {
+func (t *tx) committed(n *node, call *pool.Call, asked time.Time) error {
 	c := t.session.cluster
 	switch {
 	case call.Warned && t.wrote:
 		t.scope.wroteBlindly(t.local)
 		return unknown(n.name, errNotReplicated)
 	case call.CommitLSN != 0:
-		return c.committed(n, t.scope, call, 0)
+		return c.committed(n, t.scope, call, 0, asked)
 	case t.wrote && c.config.LSN != LSNOff:
 		t.scope.wroteBlindly(t.local)
 	}
@@ -259,5 +261,5 @@ func (t *tx) letGo() {
 	}
 	conn, n := s.held, s.heldNode
 	s.held, s.heldNode = nil, nil
-	s.giveBack(n, conn)
+	n.giveBack(conn, s.hintFor(n))
 }

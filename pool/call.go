@@ -178,9 +178,9 @@ func (c *Conn) sendBefore(r *Call) {
 		c.sendHelper(HelperCommitted)
 		c.sendSync(r)
 	}
-	switch r.Begin {
-	case "":
-	case "BEGIN":
+	switch {
+	case r.Begin == "" || r.Text != "": // with a Text it is part of that
+	case r.Begin == "BEGIN":
 		c.add(r, step{kind: stepHelper, helper: HelperBegin})
 		c.sendHelper(HelperBegin)
 	default:
@@ -197,6 +197,9 @@ func (c *Conn) sendMain(r *Call) {
 			c.sendSync(r) // after an error the server skips to it, past a query
 		}
 		c.query.String = r.Text
+		if r.Begin != "" { // one query: should BEGIN fail, nothing behind it is executed
+			c.query.String = r.Begin + "; " + r.Text
+		}
 		c.fe.SendQuery(&c.query)
 		c.add(r, step{kind: stepSimple})
 		c.owed++
