@@ -116,7 +116,7 @@ func (l *ledger) audit(s *stage) {
 }
 
 func TestNoStormMakesAWriteHappenTwiceOrAReadStale(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(3) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			play(t, 3, "probe_timeout=200ms&pool_max_conns=4", func(st *stage) {
 				s := &storm{stage: st, dice: rand.New(rand.NewPCG(seed, 1))}
