@@ -1,0 +1,91 @@
+package helios
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/heliosdb/helios/internal/pgfake"
+)
+
+func TestAFunctionNobodyCanSeeIntoHoldsItsSession(t *testing.T) {
+	play(t, 2, rare+"&pool_max_conns=2", func(s *stage) {
+		s.Handle("SELECT app.set_tenant($1)", pgfake.Row("done"))
+		conn := s.session()
+		s.exec(s.Context(), conn, "SELECT app.set_tenant($1)", "alice")
+		if got := s.node(s.Context(), conn); got != "n1" {
+			s.Errorf("a read of the session went to %s, want n1, where its tenant is set", got)
+		}
+		if got := s.node(s.Context(), s.db); got != "n2" {
+			s.Errorf("a read of another session went to %s, want n2", got)
+		}
+		s.finish(conn)
+		time.Sleep(time.Second)
+		s.wantExecuted("RESET ALL", "n1")
+	})
+}
+
+func TestABuiltInFunctionHoldsNobody(t *testing.T) {
+	play(t, 2, rare, func(s *stage) {
+		s.Handle("SELECT nextval('s')", pgfake.Row(int64(1)))
+		conn := s.session()
+		s.exec(s.Context(), conn, "SELECT nextval('s')")
+		s.finish(conn)
+		time.Sleep(time.Second)
+		s.wantExecuted("RESET ALL")
+	})
+}
+
+func TestWithoutFallbackABlindWriteIsLearnedAbout(t *testing.T) {
+	play(t, 2, rare+"&lsn=lazy&replica_fallback=error", func(s *stage) {
+		s.exec(s.Context(), s.db, insert)
+		for range 3 {
+			if got := s.node(s.Context(), s.db); got != "n2" {
+				s.Errorf("the read went to %s, want n2", got)
+			}
+		}
+		if got := s.cluster.Token(); got.LSN != s.Node(1).Position().LSN {
+			s.Errorf("the session's token is %v, want the primary's position %v", got, s.Node(1).Position())
+		}
+	})
+}
+
+func TestTheFirstStatementWaitsForTheClusterToBeKnown(t *testing.T) {
+	play(t, 2, "failover_wait=0s", func(s *stage) {
+		connector, err := NewConnector(s.cluster.config, WithDialFunc(s.Dial), WithLookupFunc(s.Lookup))
+		if err != nil {
+			s.Fatal(err)
+		}
+		defer connector.Close()
+		conn, err := connector.Connect(s.Context())
+		if err != nil {
+			s.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.(*Conn).ExecContext(context.Background(), insert, nil); err != nil { //nolint:forcetypeassert // our connector makes nothing else
+			s.Errorf("the first statement of a process = %v", err)
+		}
+	})
+}
+
+func TestExplainTakesNobodysLossAway(t *testing.T) {
+	play(t, 3, rare, func(s *stage) {
+		session := NewSession()
+		ctx := WithSession(s.Context(), session)
+		s.node(ctx, s.db)
+		view := s.cluster.board.Peek()
+		session.Advance(Token{SystemID: view.SystemID, Timeline: view.Timeline, LSN: view.Nodes[0].CurrentLSN + 1<<20})
+		s.Node(1).Kill()
+		s.Promote(s.Node(2))
+		s.cluster.prober.Kick("")
+		time.Sleep(time.Second)
+		for range 2 {
+			_, err := s.cluster.Explain(ctx, where)
+			s.wantError("Explain", err, ErrWriteLost)
+		}
+		s.wantError("the read", s.db.QueryRowContext(ctx, where).Scan(new(string)), ErrWriteLost)
+		if got := s.node(ctx, s.db); got == "" {
+			s.Error("the session does not go on after it was told")
+		}
+	})
+}
