@@ -60,6 +60,9 @@ func TestReadOnlyTransactionsRunOnReplicasThatAreFresh(t *testing.T) {
 			}
 			// Later they are not, and that is where such a transaction belongs.
 			pgtest.OK(t, c.WaitCaughtUp(ctx))
+			if tt.replica { // one that was behind is left in peace for some milliseconds
+				await(t, "a replica to be asked again", look)
+			}
 			for range rounds {
 				if look() {
 					late++
