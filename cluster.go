@@ -58,6 +58,7 @@ type Cluster struct {
 type routes struct {
 	view     *topology.View
 	primary  *node             // nil if no node takes writes
+	guess    bool              // no node answers probes: primary is who it was last
 	fenced   *node             // the primary that is up and takes no writes, if there is none that does
 	replicas []*node           // that may be read
 	loads    []*router.Backend // of replicas, in the same order
@@ -266,8 +267,40 @@ func (c *Cluster) rebuildLocked(view *topology.View) {
 			r.current, r.currents = append(r.current, n), append(r.currents, n.load)
 		}
 	}
+	if view.Settled && r.primary == nil && !view.Split && allDown(view) {
+		c.guessLocked(r)
+	}
 	r.heaviest = router.MaxWeight(r.loads)
 	c.routes.Store(r)
+}
+
+// allDown reports whether no node answers.
+func allDown(view *topology.View) bool {
+	for i := range view.Nodes {
+		if view.Nodes[i].State != topology.StateDown {
+			return false
+		}
+	}
+	return true
+}
+
+// guessLocked routes to nodes that do not answer probes, in the roles they had
+// last. When all of them seem down it may well be the probes that fail.
+func (c *Cluster) guessLocked(r *routes) {
+	for i := range r.view.Nodes {
+		v := &r.view.Nodes[i]
+		n := c.nodes[v.Name]
+		switch {
+		case n == nil:
+		case i == r.view.LastPrimary:
+			r.primary, r.guess = n, true
+		case v.Role == topology.RoleReplica:
+			r.replicas, r.loads = append(r.replicas, n), append(r.loads, n.load)
+			if v.OnTimeline(r.view.Timeline) {
+				r.current, r.currents = append(r.current, n), append(r.currents, n.load)
+			}
+		}
+	}
 }
 
 // followNodeLocked acts on what changed for one node.

@@ -359,7 +359,7 @@ func (r *run) heldFrame() frame {
 // heldFailed ends a statement on a held connection that failed before its first
 // row.
 func (r *run) heldFailed(ctx context.Context, err error) error {
-	switch err.(type) { //nolint:errorlint // send returns them bare
+	switch err := err.(type) { //nolint:errorlint // send returns them bare
 	case *argumentError:
 		r.release()
 		return err
@@ -367,9 +367,7 @@ func (r *run) heldFailed(ctx context.Context, err error) error {
 		if tx := r.session.tx; tx != nil && r.conn.TxStatus() == 'I' {
 			tx.failed = true // it failed before the server had heard of the transaction
 		}
-		if pgErr, ok := err.(*pgconn.PgError); ok { //nolint:errorlint // likewise
-			r.forget(pgErr)
-		}
+		r.forget(err)
 		r.release()
 		return err
 	default:

@@ -530,6 +530,9 @@ func (r *run) elsewhere(ctx context.Context, t *tries, why error) error {
 		return why
 	}
 	t.stalls++
+	if c.routes.Load().guess && !errors.Is(why, ErrNoPrimary) {
+		why = &RouteError{Node: r.place.node.name, Sent: !unsentError(why), Err: fmt.Errorf("%w: %w", ErrNoPrimary, why)}
+	}
 	return c.wait(ctx, t, c.board.Changed(), why)
 }
 

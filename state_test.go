@@ -3,6 +3,7 @@ package helios
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/heliosdb/helios/internal/pgfake"
@@ -21,6 +22,7 @@ func TestAFunctionNobodyCanSeeIntoHoldsItsSession(t *testing.T) {
 		}
 		s.finish(conn)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		s.wantExecuted("RESET ALL", "n1")
 	})
 }
@@ -32,6 +34,7 @@ func TestABuiltInFunctionHoldsNobody(t *testing.T) {
 		s.exec(s.Context(), conn, "SELECT nextval('s')")
 		s.finish(conn)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		s.wantExecuted("RESET ALL")
 	})
 }
@@ -79,6 +82,7 @@ func TestExplainTakesNobodysLossAway(t *testing.T) {
 		s.Promote(s.Node(2))
 		s.cluster.prober.Kick("")
 		time.Sleep(time.Second)
+		synctest.Wait()
 		for range 2 {
 			_, err := s.cluster.Explain(ctx, where)
 			s.wantError("Explain", err, ErrWriteLost)
@@ -87,5 +91,29 @@ func TestExplainTakesNobodysLossAway(t *testing.T) {
 		if got := s.node(ctx, s.db); got == "" {
 			s.Error("the session does not go on after it was told")
 		}
+	})
+}
+
+func TestWhenNoNodeAnswersProbesThoseWhoWereGoodAreTried(t *testing.T) {
+	play(t, 2, "", func(s *stage) {
+		for _, node := range s.Nodes() {
+			node.Inject("~pg_postmaster_start_time", 0, pgfake.Fail("53200", "out of memory"))
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		for _, node := range s.cluster.Status().Nodes {
+			if node.Healthy {
+				s.Fatalf("%+v is healthy, want nobody to be", node)
+			}
+		}
+		s.within(2*trip, "a write", func() { s.exec(s.Context(), s.db, insert) })
+		if got := s.node(s.Context(), s.db); got != "n2" {
+			s.Errorf("a read went to %s, want n2", got)
+		}
+		for _, node := range s.Nodes() {
+			node.Kill()
+		}
+		_, err := s.db.ExecContext(s.Context(), insert)
+		s.wantError("a write when nobody is there", err, ErrNoPrimary)
 	})
 }

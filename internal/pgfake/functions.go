@@ -191,8 +191,8 @@ func coalesce(_ *env, args []value) (value, error) {
 func sleep(e *env, args []value) (value, error) {
 	result := value{"", voidOID}
 	seconds, err := time.ParseDuration(strings.TrimSpace(asText(args[0].v)) + "s")
-	if err != nil || e.q.Describing {
-		return result, nil
+	if err == nil && !e.q.Describing {
+		return result, e.s.pause(Fault{Delay: seconds})
 	}
-	return result, e.s.pause(Fault{Delay: seconds})
+	return result, nil
 }

@@ -152,9 +152,11 @@ func TestSegmentsAreAnsweredAsByTheRealServer(t *testing.T) {
 			{m(query("RESET ALL")), "C[RESET] S[TimeZone=UTC] ZI"},
 		},
 		"a write with its commit": {
-			{m(parse("", "BEGIN"), bind("", 0), execute, parse("", "INSERT INTO t VALUES (1)"), bind("", 0), execute,
-				parse("", "COMMIT"), bind("", 0), execute, parse("", "SELECT pg_current_wal_flush_lsn()"), bind("", 1), execute, sync),
-				"1 2 C[BEGIN] 1 2 C[INSERT 0 1] 1 2 C[COMMIT] 1 2 D[0000000001000100] C[SELECT 1] ZI"},
+			{
+				m(parse("", "BEGIN"), bind("", 0), execute, parse("", "INSERT INTO t VALUES (1)"), bind("", 0), execute,
+					parse("", "COMMIT"), bind("", 0), execute, parse("", "SELECT pg_current_wal_flush_lsn()"), bind("", 1), execute, sync),
+				"1 2 C[BEGIN] 1 2 C[INSERT 0 1] 1 2 C[COMMIT] 1 2 D[0000000001000100] C[SELECT 1] ZI",
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

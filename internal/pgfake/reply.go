@@ -134,12 +134,6 @@ const (
 	Silent
 )
 
-// none reports whether f is no fault at all.
-func (f Fault) none() bool {
-	return f.Delay == 0 && !f.Hang && f.Err == nil && !f.SyncWait && len(f.Notices) == 0 &&
-		f.Then == Answered && f.CutAfter == 0
-}
-
 // matcher compiles a pattern: the exact text; with a * at its end a prefix;
 // with a ~ in front a regular expression. White space, comments and the
 // semicolon at the end do not count.
