@@ -48,6 +48,29 @@ var errStillBehind = errors.New("no replica has replayed what the session has se
 // errBlind says that the session wrote, and that nobody knows how far.
 var errBlind = errors.New("the position of the session's last write is not known yet")
 
+// Why no replica may answer a read. They are made once: a read that goes on to
+// the primary shall not pay for words that nobody hears.
+var (
+	errNobody      = unsent("", fmt.Errorf("%w that is up, or that suits", ErrNoReplica))
+	errAllBehind   = unsent("", fmt.Errorf("%w: %w", ErrNoReplica, errStillBehind))
+	errOffTimeline = unsent("", fmt.Errorf("%w that is known to be on the primary's timeline", ErrNoReplica))
+	errNoBeginning = unsent("", fmt.Errorf("%w: where the newest timeline began is not known", ErrNoReplica))
+	errNoPosition  = unsent("", fmt.Errorf("%w: %w", ErrNoReplica, errBlind))
+	errNoBound     = unsent("", fmt.Errorf("%w: where the primary stood that long ago is not known", ErrNoReplica))
+)
+
+// whyPrimary returns what such an error says, as a reason for the primary.
+func whyPrimary(err error) string {
+	switch {
+	case err == errAllBehind: //nolint:errorlint // these are made once and never wrapped
+		return errStillBehind.Error()
+	case err == errNoPosition: //nolint:errorlint // likewise
+		return errBlind.Error()
+	default:
+		return "no replica may answer it"
+	}
+}
+
 // errAhead says that even the primary this process knows may lack what the
 // session has seen.
 var errAhead = errors.New("the session has seen a newer timeline than any node has shown yet")
@@ -75,7 +98,7 @@ func (c *Cluster) decide(r *routes, q *query, t *tries) (place, error) {
 		if c.config.replicasOnly() || c.config.ReplicaFallback == FallbackError {
 			return place{}, err
 		}
-		why = err.Error()
+		why = whyPrimary(err)
 	}
 	return c.decidePrimary(r, q, why)
 }
@@ -167,13 +190,13 @@ func (c *Cluster) decideReplica(r *routes, q *query, t *tries) (place, error) {
 	case levelBounded:
 		lsn, known := c.board.PrimaryAt(c.now().Add(-q.level.bound))
 		if !known {
-			return place{}, unsent("", fmt.Errorf("%w: the primary's position %v ago is not known", ErrNoReplica, q.level.bound))
+			return place{}, errNoBound
 		}
 		return c.pickFresh(r, place{want: lsn, reason: "bounded read"}, q, t)
 	case levelSession, levelStrong:
 	}
 	if _, blind := q.session.blind(); blind {
-		return place{}, unsent("", fmt.Errorf("%w: %w", ErrNoReplica, errBlind))
+		return place{}, errNoPosition
 	}
 	if q.session.ahead(r.view) {
 		c.prober.Kick("")
@@ -185,7 +208,7 @@ func (c *Cluster) decideReplica(r *routes, q *query, t *tries) (place, error) {
 		c.counts.writesLost.Add(1)
 		return place{}, unsent("", ErrWriteLost)
 	case wal.Undecided:
-		return place{}, unsent("", fmt.Errorf("%w: where timeline %d began is not known", ErrNoReplica, r.view.Timeline))
+		return place{}, errNoBeginning
 	case wal.Kept:
 	}
 	return c.pickFresh(r, place{want: lsn, reason: "session read"}, q, t)
@@ -201,7 +224,7 @@ func (c *Cluster) pickFresh(r *routes, p place, q *query, t *tries) (place, erro
 		return found, nil
 	}
 	if len(r.current) == 0 {
-		return place{}, unsent("", fmt.Errorf("%w: none is known to be on timeline %s", ErrNoReplica, r.view.Timeline))
+		return place{}, errOffTimeline
 	}
 	if t.behind < maxBehind {
 		p.check = true
@@ -209,7 +232,7 @@ func (c *Cluster) pickFresh(r *routes, p place, q *query, t *tries) (place, erro
 			return found, nil
 		}
 	}
-	return place{}, unsent("", fmt.Errorf("%w: %w", ErrNoReplica, errStillBehind))
+	return place{}, errAllBehind
 }
 
 // pick has the balancer choose among candidates.
@@ -228,7 +251,7 @@ func (c *Cluster) pick(r *routes, nodes []*node, loads []*router.Backend, p plac
 	}
 	i := c.config.Balance.Pick(loads, &need, q.seed)
 	if i < 0 {
-		return place{}, unsent("", fmt.Errorf("%w: %d known, none may answer", ErrNoReplica, len(nodes)))
+		return place{}, errNobody
 	}
 	p.node, p.replica = nodes[i], true
 	return p, nil
@@ -270,16 +293,24 @@ func (c *Cluster) locate(ctx context.Context, q *query, t *tries) (place, error)
 			continue // the read may not use the primary, and need not
 		}
 		if !c.worthWaiting(err) {
-			return place{}, err
+			return place{}, explained(err, r.view)
 		}
 		if away := c.turnedAway(r); away != nil {
 			return place{}, away
 		}
 		if err := c.wait(ctx, t, changed, err); err != nil {
-			return place{}, err
+			return place{}, explained(err, r.view)
 		}
 		t.behind, t.tried = 0, t.tried[:0]
 	}
+}
+
+// explained adds what the nodes are to an error that says no replica suits.
+func explained(err error, view *topology.View) error {
+	if !errors.Is(err, errNobody) && !errors.Is(err, errOffTimeline) {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, describeView(view))
 }
 
 // learnPosition asks the primary for a position that covers the writes of the

@@ -57,8 +57,9 @@ func (s *Conn) newQuery(ctx context.Context, sql string, named []driver.NamedVal
 		q.wish = *w
 	}
 	if s.option != nil {
-		s.option(&q.wish)
-		s.option = nil
+		w := q.wish // not q's own: what a function is given lives on the heap
+		s.option(&w)
+		q.wish, s.option = w, nil
 	}
 	if s.tx != nil {
 		q.wish.follow(s.tx.wish)
