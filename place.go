@@ -61,10 +61,10 @@ var (
 
 // whyPrimary returns what such an error says, as a reason for the primary.
 func whyPrimary(err error) string {
-	switch {
-	case err == errAllBehind: //nolint:errorlint // these are made once and never wrapped
+	switch err { //nolint:errorlint // these are made once and never wrapped
+	case errAllBehind:
 		return errStillBehind.Error()
-	case err == errNoPosition: //nolint:errorlint // likewise
+	case errNoPosition:
 		return errBlind.Error()
 	default:
 		return "no replica may answer it"
