@@ -61,10 +61,10 @@ var (
 
 // whyPrimary returns what such an error says, as a reason for the primary.
 func whyPrimary(err error) string {
-	switch err { //nolint:errorlint // these are made once and never wrapped
-	case errAllBehind:
+	switch {
+	case errors.Is(err, errStillBehind):
 		return errStillBehind.Error()
-	case errNoPosition:
+	case errors.Is(err, errBlind):
 		return errBlind.Error()
 	default:
 		return "no replica may answer it"
