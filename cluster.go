@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -178,6 +180,7 @@ func (c *Cluster) Close() error {
 	c.mu.Unlock()
 	c.stop(ErrClosed)
 	for _, n := range nodes {
+		n.pool.Fence(ErrClosed) // what is under way ends with it
 		n.close()
 	}
 	c.running.Wait()
@@ -367,11 +370,10 @@ func (c *Cluster) followPrimaryLocked(before, after *routes) {
 // cluster while it runs. It is read as soon as it has answered a probe as a
 // healthy replica.
 func (c *Cluster) AddReplica(_ context.Context, address string) error {
-	cfg, err := ParseDSN("helios://" + address + "/")
+	host, err := parseAddress(address)
 	if err != nil {
-		return fmt.Errorf("add replica: %w", err)
+		return fmt.Errorf("helios: add replica: %w", err)
 	}
-	host := cfg.Hosts[0]
 	config, err := c.extras.dialConfig(c.config, host)
 	if err != nil {
 		return err
@@ -389,6 +391,23 @@ func (c *Cluster) AddReplica(_ context.Context, address string) error {
 	c.nodes[decl.Name] = c.newNode(decl.Name, config, decl)
 	c.mu.Unlock()
 	return c.board.Add(decl)
+}
+
+// parseAddress reads host, host:port, [IPv6]:port or the directory of a Unix
+// socket.
+func parseAddress(address string) (Host, error) {
+	const want = "want host, host:port, [IPv6]:port or the directory of a Unix socket"
+	if address == "" || strings.ContainsAny(address, ", \t\n?#@%") || strings.Contains(address, "://") {
+		return Host{}, fmt.Errorf("%q is not one address: %s", address, want)
+	}
+	if strings.HasPrefix(address, "/") {
+		address = url.PathEscape(address)
+	}
+	cfg, err := ParseDSN("helios://" + address + "/")
+	if err != nil || len(cfg.Hosts) != 1 {
+		return Host{}, fmt.Errorf("%q is not an address: %s", address, want)
+	}
+	return cfg.Hosts[0], nil
 }
 
 // RemoveReplica takes a node out of the cluster: it gets no new statements at

@@ -1,6 +1,7 @@
 package helios
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
@@ -155,6 +156,12 @@ func describeFlag(f *flag.Flag) Key {
 	}
 	return k
 }
+
+// GoString returns the text of String, so that %#v shows no password either.
+func (c *Config) GoString() string { return c.String() }
+
+// MarshalJSON returns the text of String as a JSON string: no password.
+func (c *Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
 
 // Clone returns a copy that shares nothing with c.
 func (c *Config) Clone() *Config {

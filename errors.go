@@ -33,7 +33,8 @@ var (
 	// told once; the session then goes on with what is left.
 	ErrWriteLost = errors.New("acknowledged write lost in a failover")
 	// ErrSplitBrain means that two nodes say they are the primary of one
-	// timeline. Writes are refused until one of them is gone.
+	// timeline. Writes are refused until one of them says otherwise, nothing
+	// listens at its address any more, or it is removed from the cluster.
 	ErrSplitBrain = errors.New("two primaries on one timeline")
 	// ErrClosed means that the *sql.DB was closed.
 	ErrClosed = errors.New("cluster is closed")

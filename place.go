@@ -135,7 +135,7 @@ func (c *Cluster) needsPrimary(q *query, t *tries) (string, bool) {
 func (c *Cluster) decideNode(r *routes, name string) (place, error) {
 	n := r.byName[name]
 	if n == nil {
-		return place{}, unsent("", fmt.Errorf("no node is called %q", name))
+		return place{}, unsent("", fmt.Errorf("no node is called %q: %s", name, describeView(r.view)))
 	}
 	v := nodeIn(r.view, n.name)
 	if v != nil && v.State == topology.StateRefused {
@@ -148,7 +148,7 @@ func (c *Cluster) decideNode(r *routes, name string) (place, error) {
 func (c *Cluster) decidePrimary(r *routes, q *query, why string) (place, error) {
 	switch {
 	case r.view.Split:
-		return place{}, unsent("", ErrSplitBrain)
+		return place{}, unsent("", fmt.Errorf("%w: stop one, make it a standby, or take it out with Cluster.RemoveReplica: %s", ErrSplitBrain, describeView(r.view)))
 	case r.primary == nil && r.fenced != nil && !q.writes() && q.level.kind != levelStrong:
 		return place{node: r.fenced, reason: why + "; it takes no writes"}, nil
 	case r.primary == nil:
@@ -202,11 +202,13 @@ func (c *Cluster) decideReplica(r *routes, q *query, t *tries) (place, error) {
 		c.prober.Kick("")
 		return place{}, unsent("", fmt.Errorf("%w: %w", ErrNoPrimary, errAhead))
 	}
+	seen := q.session.Token()
 	lsn, verdict := q.session.wants(r.view)
 	switch verdict {
 	case wal.Lost:
 		c.counts.writesLost.Add(1)
-		return place{}, unsent("", ErrWriteLost)
+		return place{}, unsent("", fmt.Errorf("%w: the session had written up to %s on timeline %s, the cluster is on %s, which keeps it up to %s at most",
+			ErrWriteLost, seen.LSN, seen.Timeline, r.view.Timeline, lsn))
 	case wal.Undecided:
 		return place{}, errNoBeginning
 	case wal.Kept:

@@ -2,6 +2,9 @@ package helios
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,4 +119,40 @@ func TestWhenNoNodeAnswersProbesThoseWhoWereGoodAreTried(t *testing.T) {
 		_, err := s.db.ExecContext(s.Context(), insert)
 		s.wantError("a write when nobody is there", err, ErrNoPrimary)
 	})
+}
+
+func TestWhatIsNoAddressIsNotAdded(t *testing.T) {
+	play(t, 2, rare, func(s *stage) {
+		for _, address := range []string{"", "a,b", "helios://x", "127.0.0.1 :1", "db4:notaport", "app@db4", "db4/shop", "db4?x=1"} {
+			if err := s.cluster.AddReplica(s.Context(), address); err == nil {
+				s.Errorf("AddReplica(%q) = nil, want an error", address)
+			}
+		}
+		if got := len(s.cluster.Status().Nodes); got != 2 {
+			s.Errorf("%d nodes, want the 2 there were", got)
+		}
+		for address, want := range map[string]string{
+			"db4": "db4:5432", "db5:5433": "db5:5433", "[::1]:5434": "[::1]:5434", "/run/postgresql": "/run/postgresql/.s.PGSQL.5432",
+		} {
+			if host, err := parseAddress(address); err != nil || host.String() != want {
+				s.Errorf("parseAddress(%q) = %v, %v, want %s", address, host, err, want)
+			}
+		}
+	})
+}
+
+func TestAConfigShowsItsPasswordInNoForm(t *testing.T) {
+	cfg, err := ParseDSN("helios://app:hush@db1/shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asJSON, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{fmt.Sprint(cfg), fmt.Sprintf("%+v", cfg), fmt.Sprintf("%#v", cfg), string(asJSON)} {
+		if strings.Contains(text, "hush") || !strings.Contains(text, "db1") {
+			t.Errorf("%s: want the host and no password", text)
+		}
+	}
 }

@@ -33,7 +33,7 @@ type NodeStatus struct {
 	Name       string        `json:"name"`
 	Role       string        `json:"role"`             // primary, replica or unknown
 	State      string        `json:"state"`            // up, down, refused or unknown
-	Reason     string        `json:"reason,omitempty"` // why it is not up
+	Reason     string        `json:"reason,omitempty"` // why it is not up, or not used for everything
 	Healthy    bool          `json:"healthy"`          // statements may be sent to it
 	Zone       string        `json:"zone,omitempty"`
 	Timeline   wal.Timeline  `json:"timeline"`
@@ -91,6 +91,12 @@ func (c *Cluster) Status() Status {
 			Name: v.Name, Role: v.Role.String(), State: v.State.String(), Reason: v.Reason, Healthy: v.State == topology.StateUp,
 			Zone: v.Zone, Timeline: v.Timeline, CurrentLSN: v.CurrentLSN, ReplayLSN: v.ReplayLSN,
 			Lag: v.Lag, Behind: v.Behind, RTT: v.RTT, Version: v.Version, SeenAt: v.SeenAt,
+		}
+		if v.State == topology.StateUp && v.Role == topology.RoleReplica && !v.OnTimeline(view.Timeline) {
+			s.Reason = fmt.Sprintf("not known to be on timeline %s: session and bounded reads avoid it (pg_monitor lets the driver see sooner)", view.Timeline)
+		}
+		if v.State == topology.StateDown {
+			s.Lag = -1
 		}
 		if n := r.byName[v.Name]; n != nil {
 			n.describe(&s)
@@ -163,7 +169,7 @@ type Route struct {
 	Class  string `json:"class"`           // read, write, utility or session
 	Why    string `json:"why"`             // why it has that class
 	Node   string `json:"node,omitempty"`  // where it would go now; "" if nowhere
-	Role   string `json:"role,omitempty"`  // primary or replica
+	Role   string `json:"role,omitempty"`  // of that node, as last seen: primary, replica or unknown
 	Reason string `json:"reason"`          // why there
 	Check  bool   `json:"check,omitempty"` // the node must prove that it has replayed Want
 	Want   string `json:"want,omitempty"`  // position the read must see
@@ -189,9 +195,11 @@ func (c *Cluster) Explain(ctx context.Context, sql string) (Route, error) {
 		return route, err
 	}
 	route.Node, route.Reason, route.Check = p.node.name, p.reason, p.check
-	route.Role = topology.RolePrimary.String()
-	if p.replica {
-		route.Role = topology.RoleReplica.String()
+	if v := nodeIn(c.board.Peek(), p.node.name); v != nil {
+		route.Role = v.Role.String()
+		if v.State != topology.StateUp {
+			route.Reason += "; it is " + v.State.String()
+		}
 	}
 	if p.want != 0 {
 		route.Want = p.want.String()

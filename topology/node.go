@@ -98,6 +98,7 @@ type Node struct {
 	doubted  time.Time   // when Doubt was cast; what was asked before does not lift it
 	settings Settings    // as the node last told
 	told     wal.History // the beginnings of timelines the node has told of
+	stopped  bool        // is down, and nothing listens at its address
 	split    bool        // was one of two primaries on one timeline, and has not said otherwise
 }
 

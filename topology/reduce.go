@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/heliosdb/helios/wal"
@@ -32,6 +33,7 @@ func reduce(prev *View, o *Observation) *View {
 	switch {
 	case o.Err != nil:
 		n.State, n.Reason = StateDown, o.Err.Error()
+		n.stopped = errors.Is(o.Err, syscall.ECONNREFUSED) || errors.Is(o.Err, syscall.ENOENT)
 	case o.At.Add(-o.RTT).Before(n.doubted):
 		return prev // asked before the doubt arose
 	default:
@@ -44,7 +46,7 @@ func reduce(prev *View, o *Observation) *View {
 // hear takes over what an answer says. Zero fields leave what was known.
 func (n *Node) hear(o *Observation) {
 	n.hearPosition(o)
-	n.Role, n.State, n.Reason = o.Role, StateUp, ""
+	n.Role, n.State, n.Reason, n.stopped = o.Role, StateUp, "", false
 	n.ReadOnly, n.RTT, n.SeenAt = o.ReadOnly, o.RTT, o.At
 	if o.SystemID != 0 {
 		n.SystemID = o.SystemID
@@ -155,13 +157,12 @@ func refusedWrite(err error) bool {
 // judge makes the view that follows prev out of nodes, whose own words have
 // been taken over already. It owns nodes.
 func judge(prev *View, nodes []Node) *View {
-	v := &View{
-		Version:     prev.Version + 1,
-		SystemID:    electSystemID(prev.SystemID, nodes),
-		Nodes:       nodes,
-		Primary:     -1,
-		LastPrimary: -1,
-	}
+	v := &View{Version: prev.Version + 1, Nodes: nodes, Primary: -1, LastPrimary: -1}
+	v.Settled = !slices.ContainsFunc(nodes, func(n Node) bool { return n.State == StateUnknown })
+	var tie bool
+	v.SystemID, tie = electSystemID(prev.SystemID, nodes)
+	v.decided = prev.decided || v.Settled && v.SystemID != 0 && !tie
+	v.contested = v.Settled && tie && !v.decided
 	if v.SystemID == prev.SystemID {
 		v.Timeline, v.History = prev.Timeline, prev.History
 	}
@@ -174,14 +175,14 @@ func judge(prev *View, nodes []Node) *View {
 	}
 	v.choosePrimary(prev)
 	v.chooseSettings(prev)
-	v.Settled = !slices.ContainsFunc(nodes, func(n Node) bool { return n.State == StateUnknown })
 	return v
 }
 
 // electSystemID returns the identifier that most nodes told when they last
 // answered, so that a wrong first host does not lock out the right ones. In a
-// tie the cluster stays what it was: what the first node to answer said.
-func electSystemID(now uint64, nodes []Node) uint64 {
+// tie the cluster stays what it was: what the first node to answer said. That
+// is good enough only if a majority has said so before.
+func electSystemID(now uint64, nodes []Node) (id uint64, tie bool) {
 	votes := map[uint64]int{}
 	for i := range nodes {
 		if id := nodes[i].SystemID; id != 0 {
@@ -194,7 +195,10 @@ func electSystemID(now uint64, nodes []Node) uint64 {
 			best = id
 		}
 	}
-	return best
+	for id, n := range votes {
+		tie = tie || id != best && n == votes[best]
+	}
+	return best, tie
 }
 
 // gather adds to the view what a node of the cluster knows of timelines, and
@@ -216,14 +220,14 @@ func (v *View) gather(n *Node) {
 // timeline, if there is more than one, and reports whether there is. PostgreSQL
 // starts a new timeline with every promotion, so two of them are copies of one
 // data directory and both take writes. That one of them falls silent proves
-// nothing: the claim stands until the node says otherwise, goes away, or a
-// higher timeline appears.
+// nothing: the claim stands until the node says otherwise, nothing listens at its
+// address any more, it is removed, or a higher timeline appears.
 func (v *View) settleClaims() bool {
 	var claims []int
 	for i := range v.Nodes {
 		n := &v.Nodes[i]
 		silent := n.State == StateDown || n.Role == RoleUnknown
-		claimed := n.split && silent || n.State == StateUp && n.Role == RolePrimary
+		claimed := n.split && silent && !n.stopped || n.State == StateUp && n.Role == RolePrimary
 		n.split = false
 		if claimed && n.Timeline == v.Timeline && v.member(n) && v.alias(i) < 0 {
 			claims = append(claims, i)
@@ -269,6 +273,8 @@ func (v *View) judgeNode(i int) {
 func (v *View) refusal(i int) string {
 	n := &v.Nodes[i]
 	switch {
+	case v.contested && n.SystemID != 0:
+		return fmt.Sprintf("the hosts are of different clusters, as many of the one as of the other: its system identifier is %d", n.SystemID)
 	case !v.member(n):
 		return fmt.Sprintf("belongs to another cluster: its system identifier is %d, not %d", n.SystemID, v.SystemID)
 	case v.alias(i) >= 0:

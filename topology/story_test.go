@@ -4,10 +4,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,8 +129,11 @@ func failure(why string) error {
 func (s *stage) observe(line, node, what string, words []string) {
 	o := Observation{Node: node, At: time.Now(), SystemID: 7, Timeline: 1}
 	switch what {
-	case "down":
+	case "down", "stopped":
 		o.Err = errors.New(strings.Join(words, " "))
+		if what == "stopped" { // as net.Dial says it
+			o.Err = &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+		}
 		s.board.Observe(o)
 		return
 	case "primary":

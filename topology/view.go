@@ -23,6 +23,9 @@ type View struct {
 	// primary of Timeline, whatever its state is now; -1 if there is none or
 	// Split. It is the node to try when all nodes seem down.
 	LastPrimary int
+
+	decided   bool // all nodes were heard of once, and one system identifier was told by more of them than any other
+	contested bool // they were, and none was
 }
 
 // Index returns the index in Nodes of the node with that name; -1 if there is

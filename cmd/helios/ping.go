@@ -162,7 +162,7 @@ func (a *answer) verdict() error {
 	case a.Split:
 		return failed(errors.New("ping: two nodes say that they are the primary of one timeline"), "stop one of them; helios refuses writes until then")
 	case a.Primary == "":
-		return failed(errors.New("ping: no node is a primary that takes writes"), "the reasons stand beside the nodes; promote a replica if the primary is gone")
+		return failed(errors.New("ping: no node is a primary that takes writes"), "the reasons stand beside the nodes; if all of them are replicas, name the primary in the DSN too, or promote one if it is gone for good")
 	default:
 		return nil
 	}
