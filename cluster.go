@@ -397,7 +397,7 @@ func (c *Cluster) AddReplica(_ context.Context, address string) error {
 // socket.
 func parseAddress(address string) (Host, error) {
 	const want = "want host, host:port, [IPv6]:port or the directory of a Unix socket"
-	if address == "" || strings.ContainsAny(address, ", \t\n?#@%") || strings.Contains(address, "://") {
+	if address == "" || strings.ContainsAny(address, ", \t\n?#@%") || strings.LastIndexByte(address, '/') > 0 && address[0] != '/' {
 		return Host{}, fmt.Errorf("%q is not one address: %s", address, want)
 	}
 	if strings.HasPrefix(address, "/") {
