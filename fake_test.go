@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -99,7 +100,7 @@ func (s *stage) answerProbes() {
 		at := n.Position()
 		timeline, flush, receive, replay, received := any(nil), any(nil), any(nil), any(nil), any(nil)
 		if n.IsPrimary() {
-			timeline, flush = "0000000"+at.Timeline.String(), at.LSN
+			timeline, flush = fmt.Sprintf("%08X", uint32(at.Timeline)), at.LSN
 			if begun, ok := s.History().Begin(at.Timeline); ok {
 				replay = begun
 			}

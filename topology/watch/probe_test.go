@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -87,7 +88,7 @@ func answerProbes(c *pgfake.Cluster, alter map[int]any) {
 		row[colRecoveryEndTimeline], row[colRecoveryEnd] = 0, "0/0"
 		row[colCheckpointTimeline], row[colCheckpoint] = 1, "0/28"
 		if n.IsPrimary() {
-			row[colTimeline], row[colFlush] = "0000000"+at.Timeline.String(), at.LSN.String()
+			row[colTimeline], row[colFlush] = fmt.Sprintf("%08X", uint32(at.Timeline)), at.LSN.String()
 			if begun, ok := c.History().Begin(at.Timeline); ok {
 				row[colReplay] = begun.String()
 			}
