@@ -60,6 +60,7 @@ type Cluster struct {
 type routes struct {
 	view     *topology.View
 	primary  *node             // nil if no node takes writes
+	replaced chan struct{}     // closed when newer routes are there to be loaded
 	guess    bool              // no node answers probes: primary is who it was last
 	fenced   *node             // the primary that is up and takes no writes, if there is none that does
 	replicas []*node           // that may be read
@@ -245,7 +246,7 @@ func nodeIn(view *topology.View, name string) *topology.Node {
 
 // rebuildLocked publishes the routes of view.
 func (c *Cluster) rebuildLocked(view *topology.View) {
-	r := &routes{view: view, byName: make(map[string]*node, len(c.nodes))}
+	r := &routes{view: view, replaced: make(chan struct{}), byName: make(map[string]*node, len(c.nodes))}
 	for i := range view.Nodes {
 		v := &view.Nodes[i]
 		n := c.nodes[v.Name]
@@ -274,7 +275,9 @@ func (c *Cluster) rebuildLocked(view *topology.View) {
 		c.guessLocked(r)
 	}
 	r.heaviest = router.MaxWeight(r.loads)
-	c.routes.Store(r)
+	if before := c.routes.Swap(r); before != nil {
+		close(before.replaced)
+	}
 }
 
 // allDown reports whether no node answers.

@@ -81,7 +81,7 @@ func (r *run) elsewhere(ctx context.Context, t *tries, why error) error {
 	if c.routes.Load().guess && !errors.Is(why, ErrNoPrimary) {
 		why = &RouteError{Node: r.place.node.name, Sent: !unsentError(why), Err: fmt.Errorf("%w: %w", ErrNoPrimary, why)}
 	}
-	return c.wait(ctx, t, c.board.Changed(), why)
+	return c.wait(ctx, t, c.routes.Load().replaced, why)
 }
 
 // maxNodeAttempts is how often a statement tries a node that its caller named.
@@ -126,7 +126,7 @@ func (r *run) judgeServer(ctx context.Context, t *tries, refused *pgconn.PgError
 		c.board.Doubt(r.place.node.name, refused)
 		c.prober.Kick("")
 		r.release()
-		return c.wait(ctx, t, c.board.Changed(), unsent(r.place.node.name, refused))
+		return c.wait(ctx, t, c.routes.Load().replaced, unsent(r.place.node.name, refused))
 	default:
 		if tx := r.session.tx; tx != nil {
 			tx.failed = tx.failed || r.conn.TxStatus() == 'I'

@@ -279,10 +279,9 @@ func describeView(view *topology.View) string {
 // one appears, failover_wait has passed or ctx ends.
 func (c *Cluster) locate(ctx context.Context, q *query, t *tries) (place, error) {
 	for {
-		changed := c.board.Changed()
 		r := c.routes.Load()
 		if !r.view.Settled && c.now().Before(c.known) { // a node not heard of may be the newer primary
-			if err := c.waitKnown(ctx, changed); err != nil {
+			if err := c.waitKnown(ctx, r.replaced); err != nil {
 				return place{}, err
 			}
 			continue
@@ -300,7 +299,7 @@ func (c *Cluster) locate(ctx context.Context, q *query, t *tries) (place, error)
 		if away := c.turnedAway(r); away != nil {
 			return place{}, away
 		}
-		if err := c.wait(ctx, t, changed, err); err != nil {
+		if err := c.wait(ctx, t, r.replaced, err); err != nil {
 			return place{}, explained(err, r.view)
 		}
 		t.behind, t.tried = 0, t.tried[:0]

@@ -220,7 +220,6 @@ func (c *Cluster) ReplicaForRead(ctx context.Context, strategy router.Balance) (
 		return "", err
 	}
 	for {
-		changed := c.board.Changed()
 		r := c.routes.Load()
 		if r.view.Settled || c.now().After(c.known) {
 			need := router.Need{Zone: c.config.Zone, MaxLag: c.config.MaxLag, Now: c.now().UnixNano()}
@@ -231,7 +230,7 @@ func (c *Cluster) ReplicaForRead(ctx context.Context, strategy router.Balance) (
 			return r.replicas[i].name, nil
 		}
 		select {
-		case <-changed:
+		case <-r.replaced:
 		case <-ctx.Done():
 			return "", interrupted(ctx, unsent("", ErrNoReplica))
 		case <-c.ended.Done():
