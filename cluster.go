@@ -36,7 +36,6 @@ type Cluster struct {
 	named      *named
 	seeds      atomic.Uint64 // of sessions
 	schema     atomic.Uint64 // counts statements that may have made prepared ones void
-	lagsOf     atomic.Uint64 // version of the view whose lags the balancer knows; not kept without max_lag
 	counts     counts
 
 	statementCapacity int               // statements that stay prepared on a connection
@@ -208,10 +207,16 @@ func (c *Cluster) connectProbe(ctx context.Context, name string) (*pgconn.PgConn
 	return conn, err
 }
 
-// heard tells a node's breaker how a probe went: a success closes it at once.
+// heard tells a node's breaker how a probe went, a success closes it at once, and
+// the balancer how far behind the node is: that changes no routes.
 func (c *Cluster) heard(name string, err error) {
-	if n := c.routes.Load().byName[name]; n != nil {
-		n.breaker.Probe(err)
+	n := c.routes.Load().byName[name]
+	if n == nil {
+		return
+	}
+	n.breaker.Probe(err)
+	if v := nodeIn(c.board.Peek(), name); v != nil {
+		n.load.SetLag(v.Lag)
 	}
 }
 

@@ -128,21 +128,6 @@ func (c *Cluster) roleReported(n *node, conn *pool.Conn) {
 	}
 }
 
-// refreshLags has the balancer know how far behind the replicas are, as of the
-// newest probes: those change no routes.
-func (c *Cluster) refreshLags(r *routes) {
-	view := c.board.Peek()
-	if c.lagsOf.Load() == view.Version {
-		return
-	}
-	c.lagsOf.Store(view.Version)
-	for i := range view.Nodes {
-		if n := r.byName[view.Nodes[i].Name]; n != nil {
-			n.load.SetLag(view.Nodes[i].Lag)
-		}
-	}
-}
-
 // turnedAway returns why no node lets anybody in, such as a wrong password, if
 // that is what every node said: waiting would not help.
 func (c *Cluster) turnedAway(r *routes) error {

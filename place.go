@@ -172,7 +172,6 @@ func (c *Cluster) healthy(r *routes) int {
 	if c.config.MaxLag == 0 {
 		return len(r.replicas)
 	}
-	c.refreshLags(r)
 	n := 0
 	for _, load := range r.loads {
 		if lag, known := load.Lag(); known && lag <= c.config.MaxLag {
@@ -239,9 +238,6 @@ func (c *Cluster) pickFresh(r *routes, p place, q *query, t *tries) (place, erro
 
 // pick has the balancer choose among candidates.
 func (c *Cluster) pick(r *routes, nodes []*node, loads []*router.Backend, p place, q *query, t *tries) (place, error) {
-	if c.config.MaxLag > 0 {
-		c.refreshLags(r)
-	}
 	need := router.Need{Zone: c.config.Zone, MaxLag: c.config.MaxLag, Now: c.now().UnixNano(), MaxWeight: r.heaviest}
 	for i, n := range nodes {
 		if slices.Contains(t.tried, n) || p.check && n.spared.Load() > need.Now {
