@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/heliosdb/helios/internal/spelling"
 )
 
 // fieldKeys are the keys that say where to connect and as whom. They have
@@ -121,7 +123,7 @@ func nearest(key string, n int) []string {
 	var found []match
 	key = strings.ToLower(key)
 	for _, name := range allowedKeys() {
-		if d := editDistance(key, strings.ToLower(name)); d <= max(1, min(len(key), len(name))/3) {
+		if d := spelling.Distance(key, strings.ToLower(name)); d <= max(1, min(len(key), len(name))/3) {
 			found = append(found, match{name, d})
 		}
 	}
@@ -144,27 +146,6 @@ func allowedKeys() []string {
 	all = append(append(all, fieldKeys...), "load_balance_hosts")
 	all = append(all, slices.Sorted(maps.Keys(passedOnKeys))...)
 	return append(all, slices.Sorted(maps.Keys(serverParams()))...)
-}
-
-// editDistance counts the bytes to insert, delete or replace to turn a into b.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // serverParams are the names of serverParamNames, in lower case: PostgreSQL

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/heliosdb/helios/internal/spelling"
 )
 
 // helpCommand explains the others.
@@ -105,33 +107,11 @@ func findCommand(name string) (*command, error) {
 		return &all[i], nil
 	}
 	nearest := slices.MinFunc(all, func(a, b command) int {
-		return cmp.Compare(distance(name, a.name), distance(name, b.name))
+		return cmp.Compare(spelling.Distance(name, a.name), spelling.Distance(name, b.name))
 	})
 	hint := "helios help lists the commands"
-	if distance(name, nearest.name) <= len(nearest.name)/2 {
+	if spelling.Distance(name, nearest.name) <= len(nearest.name)/2 {
 		hint = "did you mean helios " + nearest.name + "?"
 	}
 	return nil, usageError(fmt.Sprintf("unknown command %q", name), hint)
-}
-
-// distance is how many bytes have to be inserted, deleted or replaced to make b
-// of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1) // distances of a's first i bytes to every beginning of b
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -80,22 +80,3 @@ func TestAFailureIsOneLineAndAHint(t *testing.T) {
 		t.Errorf("print wrote %q, want %q", out.String(), want)
 	}
 }
-
-func TestDistanceCountsEdits(t *testing.T) {
-	for name, tt := range map[string]struct {
-		a, b string
-		want int
-	}{
-		"same":     {"demo", "demo", 0},
-		"swapped":  {"rotue", "route", 2},
-		"missing":  {"pin", "ping", 1},
-		"nothing":  {"", "ping", 4},
-		"inserted": {"versions", "version", 1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := distance(tt.a, tt.b); got != tt.want {
-				t.Errorf("distance(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
-			}
-		})
-	}
-}
