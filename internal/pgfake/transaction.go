@@ -7,15 +7,16 @@ import (
 
 // A transaction is the state of a session's transaction block.
 type transaction struct {
-	status   byte // I idle, T in a block, E in a failed block
-	readOnly bool // of a block
-	wrote    bool // its commit grows the WAL; also of an implicit transaction
+	status   byte   // I idle, T in a block, E in a failed block
+	readOnly bool   // of a block
+	wrote    bool   // its commit grows the WAL; also of an implicit transaction
+	doomed   *Error // what its commit fails with; also of an implicit transaction
 }
 
 // failed is what an error does: a block is aborted, an implicit transaction
 // rolled back.
 func (t *transaction) failed() {
-	t.wrote = false
+	t.wrote, t.doomed = false, nil
 	if t.status == 'T' {
 		t.status = 'E'
 	}
@@ -86,17 +87,28 @@ func (s *session) commit(string) (Reply, error) {
 		r.Tag = "COMMIT"
 		return r, nil
 	}
+	if doomed := s.tx.doomed; doomed != nil {
+		_, _ = s.rollback("ROLLBACK") // of a block it cannot fail
+		return Reply{}, doomed
+	}
 	s.flushWrites()
 	s.tx.status = 'I'
 	s.settings.end(true)
 	return Reply{Tag: "COMMIT"}, nil
 }
 
-// commitImplicit ends the transaction that no BEGIN opened.
-func (s *session) commitImplicit() {
-	if s.tx.status == 'I' {
-		s.flushWrites()
+// commitImplicit ends the transaction that no BEGIN opened. It returns why the
+// commit failed; nil if it did not.
+func (s *session) commitImplicit() *Error {
+	if s.tx.status != 'I' {
+		return nil
 	}
+	if doomed := s.tx.doomed; doomed != nil {
+		s.tx.wrote, s.tx.doomed = false, nil
+		return doomed
+	}
+	s.flushWrites()
+	return nil
 }
 
 // flushWrites writes the commit record of a transaction that wrote.
@@ -123,7 +135,7 @@ func (s *session) rollback(sql string) (Reply, error) {
 	if s.tx.status == 'I' {
 		r = warn("25P01", "there is no transaction in progress")
 	}
-	s.tx.status, s.tx.wrote = 'I', false
+	s.tx.status, s.tx.wrote, s.tx.doomed = 'I', false, nil
 	s.settings.end(false)
 	r.Tag = "ROLLBACK"
 	return r, nil
