@@ -1,6 +1,7 @@
 package pgtest
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -115,11 +116,11 @@ func (l *link) forward(dst, src *net.TCPConn, reply bool) {
 // read fills the queue until src ends; the last chunk says how.
 func (l *link) read(queue chan<- chunk, src *net.TCPConn) {
 	defer close(queue)
+	buf := make([]byte, chunkSize)
 	for {
-		buf := make([]byte, chunkSize)
 		n, err := src.Read(buf)
 		select {
-		case queue <- chunk{data: buf[:n], err: err, at: time.Now()}:
+		case queue <- chunk{data: bytes.Clone(buf[:n]), err: err, at: time.Now()}:
 		case <-l.closed:
 			return
 		}
