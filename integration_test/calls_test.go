@@ -224,14 +224,7 @@ func (c *calls) one(ctx context.Context, db *sql.DB) error {
 func (c *calls) way(id int) *way { return &c.ways[id%len(c.ways)] }
 
 // audit compares what the programs were told with what a node holds when nobody
-// is at work any more, and logs what happened:
-//
-//   - no row is there twice, and no half of what is committed together;
-//   - what was told to have succeeded is there;
-//   - what is there although an error was told, was told to be of unknown outcome.
-//
-// Of rows whose context ends while they are read database/sql tells the end of
-// the context, and keeps from the program what the driver says.
+// is at work any more, and logs what happened.
 func (c *calls) audit(t testing.TB, title string, node *pgtest.Node) map[string]int {
 	t.Helper()
 	rows := partsOf(t, node)
@@ -239,26 +232,10 @@ func (c *calls) audit(t testing.TB, title string, node *pgtest.Node) map[string]
 	defer c.mu.Unlock()
 	tally := map[string]int{}
 	for id, err := range c.told {
-		w := c.way(id)
-		there, twice := len(rows[id]), false
-		_, ours := errors.AsType[*helios.RouteError](err)
-		interrupted := !ours && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled))
-		for _, n := range rows[id] {
-			twice = twice || n > 1
+		if wrong := c.way(id).wrong(rows[id], err); wrong != "" {
+			t.Errorf("%s: id %d %s: rows by part %v, told %v", c.way(id).name, id, wrong, rows[id], err)
 		}
-		switch {
-		case twice:
-			t.Errorf("%s: id %d was executed more than once: rows by part %v, told %v", w.name, id, rows[id], err)
-		case there > w.parts, there < w.parts && there > 0 && !w.apart:
-			t.Errorf("%s: id %d left %d rows of %d, told %v", w.name, id, there, w.parts, err)
-		case err == nil && there != w.parts:
-			t.Errorf("%s: id %d was acknowledged, and %d rows of %d are there", w.name, id, there, w.parts)
-		case err != nil && there > 0 && helios.SafeToRetry(err):
-			t.Errorf("%s: id %d is there, and SafeToRetry says yes to %v", w.name, id, err)
-		case err != nil && there > 0 && !errors.Is(err, helios.ErrOutcomeUnknown) && !(w.rows && interrupted):
-			t.Errorf("%s: id %d is there, and the program was told %v", w.name, id, err)
-		}
-		tally[outcomeOf(err, there > 0)]++
+		tally[outcomeOf(err, len(rows[id]) > 0)]++
 	}
 	for id := range rows {
 		if _, ok := c.told[id]; !ok {
@@ -268,6 +245,33 @@ func (c *calls) audit(t testing.TB, title string, node *pgtest.Node) map[string]
 	t.Logf("FIGURES %s: %d calls in %d ways, the longest took %v: %s",
 		title, len(c.told), len(c.ways), c.longest.Round(time.Millisecond), listed(tally))
 	return tally
+}
+
+// wrong says what is wrong about a call that left so many rows of each part, and
+// of which the program was told err; "" if nothing is.
+func (w *way) wrong(rows map[int]int, err error) string {
+	there := len(rows)
+	switch {
+	case slices.Max(append(slices.Collect(maps.Values(rows)), 0)) > 1:
+		return "was executed more than once"
+	case there > w.parts, there < w.parts && there > 0 && !w.apart:
+		return "left half of what is committed together"
+	case err == nil && there != w.parts:
+		return "was acknowledged and is not there"
+	case err == nil, there == 0, errors.Is(err, helios.ErrOutcomeUnknown) && !helios.SafeToRetry(err):
+		return ""
+	case w.rows && interrupted(err):
+		return "" // database/sql says so itself, and keeps what the driver says
+	default:
+		return "is there, and its outcome was not told to be unknown"
+	}
+}
+
+// interrupted reports whether err is the end of a context, and not as the driver
+// tells it: of rows whose context ends while they are read database/sql tells it.
+func interrupted(err error) bool {
+	_, ours := errors.AsType[*helios.RouteError](err)
+	return !ours && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled))
 }
 
 // outcomeOf names what a call came to.
