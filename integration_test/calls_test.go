@@ -190,6 +190,10 @@ type calls struct {
 	next atomic.Int64 // calls begun
 	done atomic.Int64 // calls ended
 
+	acked   atomic.Int64 // calls that wrote and were told so
+	quit    atomic.Bool
+	running sync.WaitGroup
+
 	mu      sync.Mutex
 	told    map[int]error // guarded by mu; by id, which also says the way
 	longest time.Duration // guarded by mu; that a call took
@@ -216,8 +220,38 @@ func (c *calls) one(ctx context.Context, db *sql.DB) error {
 	c.mu.Lock()
 	c.told[id], c.longest = err, max(c.longest, took)
 	c.mu.Unlock()
+	if err == nil && c.way(id).parts > 0 {
+		c.acked.Add(1)
+	}
 	c.done.Add(1)
 	return err
+}
+
+// start starts clients, each on one of the handles, which call until stop.
+func (c *calls) start(t testing.TB, dbs []*sql.DB, clients int) {
+	t.Helper()
+	for n := range clients {
+		db := dbs[n%len(dbs)]
+		c.running.Go(func() {
+			for !c.quit.Load() {
+				c.one(context.Background(), db)
+			}
+		})
+	}
+	t.Cleanup(c.stop)
+}
+
+// stop lets every client end its call and returns when all have.
+func (c *calls) stop() {
+	c.quit.Store(true)
+	c.running.Wait()
+}
+
+// awaitDone returns when n more calls have ended.
+func (c *calls) awaitDone(t testing.TB, n int64) {
+	t.Helper()
+	want := c.done.Load() + n
+	await(t, fmt.Sprintf("%d more calls", n), func() bool { return c.done.Load() >= want })
 }
 
 // way returns how the call with id was made.
@@ -283,6 +317,16 @@ func outcomeOf(err error, there bool) string {
 		return kind(err) + ", executed"
 	default:
 		return kind(err) + ", not executed"
+	}
+}
+
+// onlyKinds fails the test for every outcome in a tally that is of another kind.
+func onlyKinds(t testing.TB, tally map[string]int, kinds ...string) {
+	t.Helper()
+	for outcome, n := range tally {
+		if name, _, _ := strings.Cut(outcome, ","); !slices.Contains(kinds, name) {
+			t.Errorf("%d calls ended with %s, want one of %q", n, outcome, kinds)
+		}
 	}
 }
 
