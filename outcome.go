@@ -32,7 +32,7 @@ func (r *run) outcome(call *pool.Call) error {
 	}
 	r.afterward()
 	if call.Warned && r.q.writes() {
-		r.q.session.wroteBlindly(true)
+		r.q.session.mayHaveWritten(true)
 		return unknown(r.place.node.name, errNotReplicated)
 	}
 	return r.learn(call)
@@ -163,7 +163,7 @@ func (r *run) cut(ctx context.Context, cut *pool.InterruptedError) error {
 	case r.q.repeatable() || r.session.tx != nil && !r.q.stmt.TxControl:
 		return sent(n.name, err)
 	}
-	r.q.session.wroteBlindly(true)
+	r.q.session.mayHaveWritten(true)
 	return unknown(n.name, err)
 }
 
@@ -184,7 +184,7 @@ func (r *run) lostOutcome(call *pool.Call, lost *pool.LostError) error {
 	case r.q.stmt.Class == router.Write && endedBeforeCommit(lost):
 		return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
 	default:
-		r.q.session.wroteBlindly(true)
+		r.q.session.mayHaveWritten(true)
 		return unknown(n.name, lost)
 	}
 }

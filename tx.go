@@ -193,7 +193,7 @@ func (t *tx) committed(n *node, call *pool.Call, asked time.Time) error {
 	c := t.session.cluster
 	switch {
 	case call.Warned && t.wrote:
-		t.scope.wroteBlindly(t.local)
+		t.scope.mayHaveWritten(t.local)
 		return unknown(n.name, errNotReplicated)
 	case call.CommitLSN != 0:
 		return c.committed(n, t.scope, call, 0, asked)
@@ -217,7 +217,7 @@ func (t *tx) uncertain(ctx context.Context, n *node, call *pool.Call, err error)
 			return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
 		}
 	}
-	t.scope.wroteBlindly(t.local)
+	t.scope.mayHaveWritten(t.local)
 	return unknown(n.name, interrupted(ctx, err))
 }
 
