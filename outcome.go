@@ -35,7 +35,7 @@ func (r *run) outcome(call *pool.Call) error {
 		tx.identity = call.Identity
 	}
 	if call.Warned && r.q.writes() {
-		r.q.session.wroteBlindly(true)
+		r.q.session.mayHaveWritten(true)
 		return unknown(r.place.node.name, errNotReplicated)
 	}
 	return r.learn(call)
@@ -170,7 +170,7 @@ func (r *run) cut(ctx context.Context, cut *pool.InterruptedError) error {
 	case r.q.repeatable() || r.session.tx != nil && !r.q.stmt.TxControl:
 		return sent(n.name, err)
 	}
-	r.q.session.wroteBlindly(true)
+	r.q.session.mayHaveWritten(true)
 	return unknown(n.name, err)
 }
 
@@ -196,7 +196,7 @@ func (r *run) lostOutcome(ctx context.Context, call *pool.Call, lost *pool.LostE
 		r.verdict = r.session.cluster.resolve(ctx, w)
 		return r.verdict.told(&w, lost)
 	default:
-		r.q.session.wroteBlindly(true)
+		r.q.session.mayHaveWritten(true)
 		return unknown(n.name, lost)
 	}
 }

@@ -194,7 +194,7 @@ func (c *Cluster) decideReplica(r *routes, q *query, t *tries) (place, error) {
 		return c.pickFresh(r, place{want: lsn, reason: "bounded read"}, q, t)
 	case levelSession, levelStrong:
 	}
-	if _, blind := q.session.blind(); blind {
+	if _, blind := q.session.blind(); blind && (r.primary != nil || r.fenced != nil || q.session.mustLearn()) {
 		return place{}, errNoPosition
 	}
 	if q.session.ahead(r.view) {

@@ -38,7 +38,7 @@ func (v verdict) told(w *lostWrite, why error) error {
 		return sent(w.node.name, fmt.Errorf("%w: %w", ErrNotCommitted, why))
 	case undecided:
 	}
-	w.session.wroteBlindly(true)
+	w.session.mayHaveWritten(true)
 	return unknown(w.node.name, why)
 }
 

@@ -208,7 +208,7 @@ func (t *tx) committed(n *node, call *pool.Call, asked time.Time) error {
 	c := t.session.cluster
 	switch {
 	case call.Warned && t.wrote:
-		t.scope.wroteBlindly(t.local)
+		t.scope.mayHaveWritten(t.local)
 		return unknown(n.name, errNotReplicated)
 	case call.CommitLSN != 0:
 		return c.committed(n, t.scope, call, 0, asked)
@@ -236,7 +236,7 @@ func (t *tx) uncertain(ctx context.Context, n *node, call *pool.Call, err error)
 			return t.session.cluster.resolve(ctx, w).told(&w, err)
 		}
 	}
-	t.scope.wroteBlindly(t.local)
+	t.scope.mayHaveWritten(t.local)
 	return unknown(n.name, interrupted(ctx, err))
 }
 

@@ -68,9 +68,10 @@ type Stage uint8
 const (
 	// StageBefore is everything in front of the application's statement.
 	StageBefore Stage = iota
-	// StageMain is the application's statement.
+	// StageMain is the application's statement, and the commit by its own Sync
+	// where no End follows.
 	StageMain
-	// StageAfter is everything behind it: the commit and what is asked after it.
+	// StageAfter is everything behind it: the End and what is asked after it.
 	StageAfter
 )
 

@@ -143,8 +143,13 @@ func (s *session) pause(f Fault) error {
 
 // after suffers what goes wrong after the execution.
 func (s *session) after(r *Reply) error {
+	if r.AtCommit != nil {
+		s.tx.doomed = r.AtCommit
+	}
 	if r.SyncWait || r.Then != Answered {
-		s.commitImplicit()
+		if doomed := s.commitImplicit(); doomed != nil {
+			return doomed
+		}
 	}
 	if r.SyncWait {
 		if err := s.syncWait(r); err != nil {

@@ -14,12 +14,13 @@ type transaction struct {
 	readOnly bool          // of a block
 	wrote    bool          // its commit grows the WAL; also of an implicit transaction
 	xid      atomic.Uint64 // of what wrote; 0 if nothing did; others ask for it
+	doomed   *Error        // what its commit fails with; also of an implicit transaction
 }
 
 // failed is what an error does: a block is aborted, an implicit transaction
 // rolled back.
 func (t *transaction) failed() {
-	t.wrote = false
+	t.wrote, t.doomed = false, nil
 	t.xid.Store(0)
 	if t.status == 'T' {
 		t.status = 'E'
@@ -91,17 +92,29 @@ func (s *session) commit(string) (Reply, error) {
 		r.Tag = "COMMIT"
 		return r, nil
 	}
+	if doomed := s.tx.doomed; doomed != nil {
+		_, _ = s.rollback("ROLLBACK") // of a block it cannot fail
+		return Reply{}, doomed
+	}
 	s.flushWrites()
 	s.tx.status = 'I'
 	s.settings.end(true)
 	return Reply{Tag: "COMMIT"}, nil
 }
 
-// commitImplicit ends the transaction that no BEGIN opened.
-func (s *session) commitImplicit() {
-	if s.tx.status == 'I' {
-		s.flushWrites()
+// commitImplicit ends the transaction that no BEGIN opened. It returns why the
+// commit failed; nil if it did not.
+func (s *session) commitImplicit() *Error {
+	if s.tx.status != 'I' {
+		return nil
 	}
+	if doomed := s.tx.doomed; doomed != nil {
+		s.tx.wrote, s.tx.doomed = false, nil
+		s.tx.xid.Store(0)
+		return doomed
+	}
+	s.flushWrites()
+	return nil
 }
 
 // flushWrites writes the commit record of a transaction that wrote.
@@ -158,7 +171,7 @@ func (s *session) rollback(sql string) (Reply, error) {
 	if s.tx.status == 'I' {
 		r = warn("25P01", "there is no transaction in progress")
 	}
-	s.tx.status, s.tx.wrote = 'I', false
+	s.tx.status, s.tx.wrote, s.tx.doomed = 'I', false, nil
 	s.tx.xid.Store(0)
 	s.settings.end(false)
 	r.Tag = "ROLLBACK"
