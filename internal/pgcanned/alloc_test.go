@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/heliosdb/helios/internal/pgcanned"
+	"github.com/heliosdb/helios/internal/rivals"
 )
 
 // database/sql itself allocates ten objects for a query of one row and three for
@@ -16,13 +17,13 @@ import (
 func TestAllocationsPerStatement(t *testing.T) {
 	ctx := context.Background() // one that ends costs database/sql a goroutine
 	c := pgcanned.NewCluster(2)
-	mine, theirs := onDB(openHelios(t, c)), onDB(openStdlib(t, c))
+	mine, theirs := openHelios(t, c), openStdlib(t, c)
 	for name, tt := range map[string]struct {
 		most         float64
-		mine, theirs operation
+		mine, theirs rivals.Operation
 	}{
-		"a read of one row":         {12, mine.read, theirs.read},
-		"a write with its position": {4, mine.write, theirs.write},
+		"a read of one row":         {12, mine.Read, theirs.Read},
+		"a write with its position": {4, mine.Write, theirs.Write},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, stdlib := allocations(t, ctx, tt.mine), allocations(t, ctx, tt.theirs)
@@ -34,10 +35,10 @@ func TestAllocationsPerStatement(t *testing.T) {
 }
 
 // allocations returns what do allocates once it is warm.
-func allocations(t *testing.T, ctx context.Context, do operation) float64 {
+func allocations(t *testing.T, ctx context.Context, do rivals.Operation) float64 {
 	t.Helper()
 	f := func() {
-		if err := do(ctx); err != nil {
+		if err := do(ctx, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -61,11 +62,11 @@ func TestTheServerItselfAllocatesNothing(t *testing.T) {
 		return answer[:n]
 	}
 	ask(encode(t, &pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersion30}))
-	ask(encode(t, &pgproto3.Parse{Name: "a", Query: pgcanned.ReadSQL}, &pgproto3.Sync{}))
+	ask(encode(t, &pgproto3.Parse{Name: "a", Query: readSQL}, &pgproto3.Sync{}))
 	question := encode(t,
 		&pgproto3.Bind{PreparedStatement: "a", Parameters: [][]byte{{7}}, ResultFormatCodes: []int16{1}},
 		&pgproto3.Execute{}, &pgproto3.Sync{})
-	if got := ask(question); !bytes.Contains(got, []byte(pgcanned.ReadName)) || !bytes.HasSuffix(got, []byte("Z\x00\x00\x00\x05I")) {
+	if got := ask(question); !bytes.Contains(got, []byte(pgcanned.Name)) || !bytes.HasSuffix(got, []byte("Z\x00\x00\x00\x05I")) {
 		t.Fatalf("answer %q, want a row and then ReadyForQuery", got)
 	}
 	if got := testing.AllocsPerRun(1000, func() { ask(question) }); got != 0 {

@@ -7,11 +7,11 @@
 // time in between. Any driver that takes a dial function can be measured on it:
 // helios, pgx by itself, pgx under database/sql, and pgxpool.
 //
-// It knows the statements of the benchmarks ([ReadSQL] and its neighbours) and
-// what drivers ask for themselves, each column of a SELECT being looked up in
-// one table; see values.go. A statement it does not know fails with an error
-// that names the part that is missing. For everything else there is
-// internal/pgfake, which keeps state, time and failures in order.
+// It knows the statements of the benchmarks (internal/rivals) and what drivers
+// ask for themselves. A SELECT is a list of expressions, each of which is looked
+// up in one table, see values.go; one that is not there fails with an error that
+// names it. Whatever the parameters, the row is [ID] and [Name]. For everything
+// else there is internal/pgfake, which keeps state, time and failures in order.
 //
 // # Invariants
 //

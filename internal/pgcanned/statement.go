@@ -9,21 +9,10 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// The statements of the benchmarks.
+// What every table holds.
 const (
-	// ReadSQL returns one row, [ReadID] and [ReadName]. It takes an id.
-	ReadSQL = `SELECT id, name FROM users WHERE id = $1`
-	// ListSQL returns [ListRows] such rows. It takes nothing.
-	ListSQL = `SELECT id, name FROM users`
-	// WriteSQL touches one row. It takes a name and an id.
-	WriteSQL = `UPDATE users SET name = $1 WHERE id = $2`
-)
-
-// What the benchmarks' statements return.
-const (
-	ReadID   = 7
-	ReadName = "Ada Lovelace"
-	ListRows = 100
+	ID   = 1
+	Name = "Ada Lovelace"
 )
 
 // statement is a text that was understood: everything about its answer that is
@@ -73,6 +62,7 @@ var (
 	comment   = regexp.MustCompile(`--[^\n]*|(?s:/\*.*?\*/)`)
 	space     = regexp.MustCompile(`\s+`)
 	parameter = regexp.MustCompile(`\$(\d+)`)
+	limit     = regexp.MustCompile(` LIMIT (\d+)$`)
 	numbers   = regexp.MustCompile(`\bid = \$(\d+)`) // what is compared with the one column that is a number
 )
 
@@ -140,12 +130,12 @@ func (st *statement) takeParameters(sql string) {
 	st.takes = shut(dst, at)
 }
 
-// takeSelect finds out what a SELECT returns. Its tables matter only for how
-// many rows there are.
+// takeSelect finds out what a SELECT returns: the same row of whatever table, as
+// often as its LIMIT says, or once.
 func (st *statement) takeSelect(rest string) {
 	list, from := cutOutside(rest, " FROM ")
-	if from == "users" {
-		st.rows = ListRows
+	if m := limit.FindStringSubmatch(from); m != nil {
+		st.rows, _ = strconv.Atoi(m[1])
 	}
 	for more := true; more; more = list != "" {
 		var expression string

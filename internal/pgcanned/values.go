@@ -32,8 +32,8 @@ type value func(dst []byte, n *Node, binary bool) ([]byte, bool)
 // values are the expressions that the benchmarks and the drivers ask for, as
 // they write them but for the schema.
 var values = map[string]column{
-	"id":   number(pgtype.Int4OID, ReadID),
-	"name": text(pgtype.TextOID, ReadName),
+	"id":   number(pgtype.Int4OID, ID),
+	"name": text(pgtype.TextOID, Name),
 
 	"pg_is_in_recovery()":         {oid: pgtype.BoolOID, size: 1, value: inRecovery},
 	"pg_current_wal_flush_lsn()":  {oid: lsnOID, size: 8, value: visible},

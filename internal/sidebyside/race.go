@@ -16,6 +16,9 @@ type Contestant struct {
 	// mix of several things can be the same for all. It is called by as many
 	// goroutines at once as the race has clients.
 	Do func(ctx context.Context, i int) error
+	// Before, if not nil, is called in front of each operation, and is no part of
+	// its time. It is part of the other figures.
+	Before func(ctx context.Context, i int) error
 }
 
 // A Race says what is compared and how.
@@ -167,6 +170,11 @@ func (r *runner) all(ctx context.Context, n int) error {
 
 // one does the i-th operation of the slice.
 func (r *runner) one(ctx context.Context, i int) error {
+	if r.Before != nil {
+		if err := r.Before(ctx, r.done+i); err != nil {
+			return err
+		}
+	}
 	if len(r.took) == 0 {
 		return r.Do(ctx, r.done+i)
 	}

@@ -180,6 +180,25 @@ func TestClientsWorkAtTheSameTime(t *testing.T) {
 	})
 }
 
+func TestWhatComesBeforeAnOperationIsNotTimed(t *testing.T) {
+	l := &lane{slow: func(time.Duration) time.Duration { return time.Microsecond }}
+	c := l.worker("a", 10, 0)
+	c.Before = l.worker("", 90, 0).Do
+	race := Race{Contestants: []Contestant{c}, Clients: 1, Slice: 5 * time.Millisecond, Latency: true, Meter: l.meter()}
+	results, err := race.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := results[0]; r.P50() != 10*time.Microsecond || !about(r.Wall(), 100_000) {
+		t.Errorf("p50 %v, wall %.0f ns; want 10µs of 100µs", r.P50(), r.Wall())
+	}
+	broken := errors.New("broken")
+	race.Contestants[0].Before = func(context.Context, int) error { return broken }
+	if _, err := race.Run(t.Context()); !errors.Is(err, broken) {
+		t.Errorf("Run = %v, want the error of what comes before", err)
+	}
+}
+
 func TestAFailureEndsTheRace(t *testing.T) {
 	broken := errors.New("broken")
 	for _, clients := range []int{1, 8} {
