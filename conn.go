@@ -350,7 +350,7 @@ func (r *run) heldFrame() frame {
 	case s.tx != nil && !s.tx.begun:
 		return s.tx.opening(r)
 	case r.conn.TxStatus() != 'I':
-		return frame{}
+		return frame{identify: s.tx != nil && s.tx.identifies(&r.q)}
 	default:
 		return r.autocommit()
 	}

@@ -151,7 +151,7 @@ func TestWithoutAPrimaryReadsWaitOnlyForWhatWasAcknowledged(t *testing.T) {
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			play(t, 2, "failover_wait=2s"+tt.params, func(s *stage) {
+			play(t, 2, "resolve=off&failover_wait=2s"+tt.params, func(s *stage) {
 				s.exec(s.Context(), s.db, "UPDATE t SET v = 0")
 				s.node(s.Context(), s.db) // learns what lsn=lazy leaves open
 				tt.write(s)

@@ -90,7 +90,7 @@ func TestAnAnswerThatIsLostLeavesTheOutcomeUnknown(t *testing.T) {
 				continue // the transaction notices it before its end
 			}
 			t.Run(name+" cut at "+when, func(t *testing.T) {
-				play(t, 2, rare, func(s *stage) {
+				play(t, 2, rare+"&resolve=off", func(s *stage) {
 					s.Handle(returning, pgfake.Row(int64(7)))
 					s.node(s.Context(), s.db)
 					s.Node(1).Inject(when, 1, cut)
@@ -246,7 +246,7 @@ func TestACommitThatWaitedForItsStandbyInVainIsUnknown(t *testing.T) {
 	} {
 		for _, how := range []string{"Exec", "Commit", "DDL"} {
 			t.Run(name+" "+how, func(t *testing.T) {
-				play(t, 1, rare, func(s *stage) {
+				play(t, 1, rare+"&resolve=off", func(s *stage) {
 					text := insert
 					waiting := "COMMIT"
 					if how == "DDL" {

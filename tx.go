@@ -20,15 +20,17 @@ import (
 // commit's position. A transaction of n statements costs n+1 round trips.
 type tx struct {
 	session  *Conn
-	begin    string   // what opens it on the server
-	readOnly bool     // and may run on a replica
-	begun    bool     // the server knows of it
-	wrote    bool     // a statement that may write was sent
-	voids    bool     // a statement may have made prepared statements void
-	local    bool     // a statement may have changed synchronous_commit for it
-	scope    *Session // whose token its commit moves
-	wish     *wish    // of the context it was begun with; nil if it had none
-	failed   bool     // a statement failed that PostgreSQL does not count as part of it: it is over all the same
+	begin    string        // what opens it on the server
+	readOnly bool          // and may run on a replica
+	begun    bool          // the server knows of it
+	wrote    bool          // a statement that may write was sent
+	voids    bool          // a statement may have made prepared statements void
+	local    bool          // a statement may have changed synchronous_commit for it
+	scope    *Session      // whose token its commit moves
+	identity pool.Identity // what its outcome can be found out with
+	hidden   bool          // a statement may have written that carried no question for it
+	wish     *wish         // of the context it was begun with; nil if it had none
+	failed   bool          // a statement failed that PostgreSQL does not count as part of it: it is over all the same
 }
 
 // Commit and Rollback have no context of their own.
@@ -111,7 +113,19 @@ func isolationClause(level sql.IsolationLevel) (string, error) {
 // that a replica is fresh has a Sync of its own: nothing may come between BEGIN
 // and the snapshot.
 func (t *tx) opening(r *run) frame {
-	return frame{check: r.place.check, checkApart: true, begin: t.begin}
+	return frame{check: r.place.check, checkApart: true, begin: t.begin, identify: t.identifies(&r.q)}
+}
+
+// identifies reports whether a statement carries the question for the identity of
+// the transaction: one that may write and can have something behind it.
+func (t *tx) identifies(q *query) bool {
+	return !t.readOnly && q.writes() && q.stmt.Count == 1 && !q.stmt.TxControl && t.session.cluster.config.Resolve != ResolveOff
+}
+
+// savepoint reports whether a statement sets or releases a savepoint, and so
+// writes nothing itself.
+func savepoint(stmt *router.Statement) bool {
+	return stmt.Count == 1 && (stmt.Verb == "SAVEPOINT" || stmt.Verb == "RELEASE")
 }
 
 // sending notes what a statement may do to the transaction.
@@ -120,6 +134,7 @@ func (t *tx) sending(q *query) {
 	t.wrote = t.wrote || q.stmt.Class != router.Read || q.learned
 	t.local = t.local || q.stmt.SetsLocal
 	t.voids = t.voids || q.stmt.Invalidates && q.stmt.Class != router.Session
+	t.hidden = t.hidden || q.writes() && !t.identifies(q) && !savepoint(q.stmt)
 	t.scope = q.session
 }
 
@@ -215,6 +230,10 @@ func (t *tx) uncertain(ctx context.Context, n *node, call *pool.Call, err error)
 			return &RouteError{Node: n.name, Sent: lost.Sent, Err: fmt.Errorf("%w: %w", ErrNotCommitted, err)}
 		case endedBeforeCommit(lost):
 			return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
+		case !t.hidden:
+			w := lostWrite{node: n, pid: t.session.held.PID(), id: t.identity, session: t.scope}
+			t.letGo() // finding out may take another connection
+			return t.session.cluster.resolve(ctx, w).told(&w, err)
 		}
 	}
 	t.scope.mayHaveWritten(t.local)

@@ -368,7 +368,8 @@ func reckless(t testing.TB, c *pgtest.Cluster, params ...string) (dbs []*sql.DB,
 	t.Helper()
 	for _, more := range [][]string{
 		{"lsn=eager"},
-		{"lsn=lazy", "pool_max_conns=3"},
+		{"lsn=eager", "resolve=all"},
+		{"lsn=lazy", "pool_max_conns=3", "resolve=off"},
 		{"lsn=off", "consistency=eventual", "retry=off"},
 	} {
 		dbs = append(dbs, open(t, c, append(more, params...)...))

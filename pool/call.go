@@ -25,6 +25,8 @@ type Call struct {
 	Begin        string    // opens a transaction; "BEGIN" is HelperBegin
 	Main         *Prepared // the application's statement, with the Params bound; nil if there is none
 	Text         string    // instead of Main: sent by the simple protocol, may hold several statements
+	Identify     bool      // HelperIdentity behind Main
+	EarlyAnswer  bool      // the server sends what it has to say so far before it goes on behind that
 	Durability   bool      // HelperDurability
 	End          Helper    // HelperCommit or HelperRollback
 	Committed    bool      // HelperCommitted behind the end
@@ -42,6 +44,7 @@ type Call struct {
 	Position       wal.LSN                   // what its queries see
 	CommitLSN      wal.LSN                   // surely at or behind the end of the commit record; 0 if not known
 	CommitTimeline wal.Timeline              // of CommitLSN
+	Identity       Identity                  // of the transaction, as HelperIdentity answered
 	EndTag         string                    // COMMIT or ROLLBACK, as the server answered the End
 	Affected       int64                     // rows that Main, or the last statement of Text, says it touched
 	Answered       bool                      // the Sync behind Main, or Text itself, was answered: what it did is done
@@ -217,6 +220,13 @@ func (c *Conn) sendMain(r *Call) {
 
 // sendAfter sends what stands behind the statement, and the last Sync.
 func (c *Conn) sendAfter(r *Call) {
+	if r.Identify {
+		c.add(r, step{kind: stepHelper, helper: HelperIdentity})
+		c.sendHelper(HelperIdentity)
+		if r.EarlyAnswer {
+			c.fe.Send(&c.flush)
+		}
+	}
 	if r.Durability {
 		c.add(r, step{kind: stepHelper, helper: HelperDurability})
 		c.sendHelper(HelperDurability)

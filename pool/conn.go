@@ -70,6 +70,7 @@ type Conn struct {
 	execute  pgproto3.Execute
 	closing  pgproto3.Close
 	sync     pgproto3.Sync
+	flush    pgproto3.Flush
 	query    pgproto3.Query
 }
 

@@ -87,7 +87,9 @@ func (s *session) effect(sql string, r Reply, known bool) (Reply, error) {
 		if s.readOnly() {
 			return Reply{}, &Error{Code: "25006", Message: "cannot execute " + verb(sql) + " in a read-only transaction"}
 		}
-		s.tx.wrote = s.tx.wrote || growsWAL(sql)
+		if growsWAL(sql) {
+			s.write()
+		}
 	}
 	done, isCommand, err := s.command(sql)
 	switch {

@@ -145,7 +145,7 @@ var (
 		"int2": pgtype.Int2OID, "smallint": pgtype.Int2OID, "int": pgtype.Int4OID, "int4": pgtype.Int4OID,
 		"integer": pgtype.Int4OID, "int8": pgtype.Int8OID, "bigint": pgtype.Int8OID, "text": pgtype.TextOID,
 		"bool": pgtype.BoolOID, "boolean": pgtype.BoolOID, "float8": pgtype.Float8OID, "bytea": pgtype.ByteaOID,
-		"timestamptz": pgtype.TimestamptzOID, "pg_lsn": LSNOID, "oid": pgtype.OIDOID, "name": pgtype.NameOID,
+		"timestamptz": pgtype.TimestamptzOID, "xid8": xid8OID, "pg_lsn": LSNOID, "oid": pgtype.OIDOID, "name": pgtype.NameOID,
 	}
 )
 
