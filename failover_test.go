@@ -542,11 +542,12 @@ func TestChoosingANodeAllocatesNothing(t *testing.T) {
 	}
 	s := &Conn{cluster: c}
 	c.whole.Advance(Token{SystemID: 7, Timeline: 1, LSN: 90})
-	read, err := s.newQuery(t.Context(), where, nil)
+	var read, write query
+	err = s.newQuery(t.Context(), &read, where, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write, err := s.newQuery(t.Context(), insert, nil)
+	err = s.newQuery(t.Context(), &write, insert, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,16 +41,19 @@ const (
 )
 
 // proved notes whether the node could prove that it was fresh.
-func (n *node) proved(fresh bool, now time.Time) {
+func (n *node) proved(fresh bool, now func() time.Time) {
 	if fresh {
-		n.misses.Store(0)
+		if n.misses.Load() != 0 {
+			n.misses.Store(0)
+			n.spared.Store(0)
+		}
 		return
 	}
 	pause := spareLongest
 	if m := n.misses.Add(1); m < 8 {
 		pause = min(spareFirst<<(m-1), spareLongest)
 	}
-	n.spared.Store(now.Add(pause).UnixNano())
+	n.spared.Store(now().Add(pause).UnixNano())
 }
 
 // dialTimeout bounds one attempt to connect, authentication included, unless

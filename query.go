@@ -48,11 +48,12 @@ func (q *query) writes() bool {
 // A text that a standby has refused once is no read, whatever it looks like.
 func (q *query) repeatable() bool { return q.stmt.Class == router.Read && !q.learned }
 
-// newQuery gathers what is said about a statement: by the context, by option
-// arguments that CheckNamedValue kept, and by pgx's leading options.
-func (s *Conn) newQuery(ctx context.Context, sql string, named []driver.NamedValue) (query, error) {
+// newQuery gathers in q, which is empty, what is said about a statement: by the
+// context, by option arguments that CheckNamedValue kept, and by pgx's leading
+// options.
+func (s *Conn) newQuery(ctx context.Context, q *query, sql string, named []driver.NamedValue) error {
 	c := s.cluster
-	q := query{mode: c.execMode, level: c.config.Consistency, session: &c.whole, seed: &s.seed}
+	q.mode, q.level, q.session, q.seed = c.execMode, c.config.Consistency, &c.whole, &s.seed
 	if w := wishOf(ctx); w != nil {
 		q.wish = *w
 	}
@@ -64,18 +65,18 @@ func (s *Conn) newQuery(ctx context.Context, sql string, named []driver.NamedVal
 	if s.tx != nil {
 		q.wish.follow(s.tx.wish)
 	}
-	c.applyWish(&q)
+	c.applyWish(q)
 	q.args = s.arguments(named)
 	sql, err := q.takeOptions(ctx, sql)
 	if err != nil {
-		return query{}, err
+		return err
 	}
 	q.stmt = c.statements.Get(sql)
 	q.learned = q.stmt.Learned()
 	if s.tx != nil {
 		q.readOnlyTx, q.writingTx = s.tx.readOnly, !s.tx.readOnly
 	}
-	return q, nil
+	return nil
 }
 
 // applyWish finds the session and the level the wish names.

@@ -243,7 +243,7 @@ func (r *run) fresh(call *pool.Call) bool {
 	}
 	n.load.SawReplay(call.Position)
 	fresh := call.Position >= r.place.want
-	n.proved(fresh, r.session.cluster.now())
+	n.proved(fresh, r.session.cluster.now)
 	return fresh
 }
 

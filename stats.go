@@ -186,8 +186,8 @@ func (c *Cluster) Explain(ctx context.Context, sql string) (Route, error) {
 		return Route{}, err
 	}
 	s := Conn{cluster: c}
-	q, err := s.newQuery(ctx, sql, nil)
-	if err != nil {
+	var q query
+	if err := s.newQuery(ctx, &q, sql, nil); err != nil {
 		return Route{}, err
 	}
 	q.session = q.session.copied() // a loss is told to the session itself, not to who explains
@@ -218,8 +218,8 @@ func (c *Cluster) ReplicaForRead(ctx context.Context, strategy router.Balance) (
 		return "", err
 	}
 	s := Conn{cluster: c, seed: c.seeds.Add(1)}
-	q, err := s.newQuery(ctx, "SELECT", nil)
-	if err != nil {
+	var q query
+	if err := s.newQuery(ctx, &q, "SELECT", nil); err != nil {
 		return "", err
 	}
 	for {
