@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/heliosdb/helios"
 	"github.com/heliosdb/helios/internal/pgctl"
@@ -92,6 +93,7 @@ func splitBrain(t *testing.T, decide func(*pgtest.Cluster, *helios.Cluster) erro
 	await(t, "the frozen primary to be down", func() bool { return statusOf(known, other).State == "down" })
 	refusesWrites(t, db, known, other)
 	pgtest.OK(t, c.Thaw(other))
+	awaitRefused(t, db, other, "two primaries")
 	readsAvoid(t, db, other)
 	if err := db.QueryRowContext(helios.Primary(ctx), "SELECT 1").Scan(new(int)); !errors.Is(err, helios.ErrSplitBrain) {
 		t.Errorf("a read that needs the primary = %v, want ErrSplitBrain", err)
@@ -166,6 +168,11 @@ func pastTheFork(t *testing.T, attributes string) {
 	lost := known.Token().LSN
 	pgtest.OK(t, astray.WaitReplayed(ctx, lost))
 	await(t, "the driver to see that one has replayed more", func() bool { return statusOf(known, astray).ReplayLSN >= lost })
+	seen := time.Now()
+	await(t, "the driver to see that the other is a replica yet", func() bool {
+		st := statusOf(known, next)
+		return st.SeenAt.Add(-st.RTT).After(seen)
+	})
 	pgtest.OK(t, c.Kill(c.Primary()))
 	pgtest.OK(t, errors.Join(c.Promote(ctx, next), c.FollowOne(ctx, astray, next)))
 
