@@ -200,11 +200,8 @@ func (c *Cluster) connectProbe(ctx context.Context, name string) (*pgconn.PgConn
 	config.OnNotice, config.OnNotification = nil, nil
 	config.RuntimeParams["application_name"] = watch.ApplicationName
 	conn, err := pgconn.ConnectConfig(ctx, config)
-	final, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || mayConnectLater(err) {
-		final = nil
-	}
-	n.turnedAway.Store(final)
+	refusal, _ := errors.AsType[*pgconn.PgError](err)
+	n.refusal.Store(refusal)
 	return conn, err
 }
 

@@ -494,6 +494,22 @@ func TestANodeThatTakesNoConnectionsNowIsNotDown(t *testing.T) {
 	}
 }
 
+func TestAHandleThatNobodyHasRoomForSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stage{T: t, Cluster: pgfake.NewCluster(1)}
+		defer s.Cluster.Close()
+		s.answerProbes()
+		s.Node(1).RefuseStartup(&pgfake.Error{Severity: "FATAL", Code: codeTooMany, Message: "sorry, too many clients already"})
+		s.open("failover_wait=1s")
+		defer s.close()
+		_, err := s.db.Exec(insert)
+		s.wantError("Exec", err, ErrNoPrimary)
+		if err == nil || !strings.Contains(err.Error(), "too many clients") || !SafeToRetry(err) {
+			s.Errorf("Exec = %v, want that there are too many clients, and that nothing was sent", err)
+		}
+	})
+}
+
 func TestAWrongPasswordIsToldAtOnce(t *testing.T) {
 	wrong := &pgfake.Error{Severity: "FATAL", Code: "28P01", Message: `password authentication failed for user "app"`}
 	told := func(s *stage, what string, do func() error) {

@@ -26,7 +26,7 @@ type node struct {
 	traffic pool.Traffic
 	counts  nodeCounts
 
-	turnedAway atomic.Pointer[pgconn.PgError] // the answer to the last probe's attempt to connect, if it was final
+	refusal atomic.Pointer[pgconn.PgError] // the server's answer to the last probe's attempt to connect; nil if it let it in
 
 	dialed atomic.Int64 // when a connection was made last, on the driver's clock in ns
 	misses atomic.Int32 // proofs in a row that failed
@@ -139,11 +139,15 @@ func (c *Cluster) turnedAway(r *routes) error {
 	var why error
 	for i := range r.view.Nodes {
 		n := r.byName[r.view.Nodes[i].Name]
-		if n == nil || n.turnedAway.Load() == nil || r.view.Nodes[i].State != topology.StateDown {
+		if n == nil || r.view.Nodes[i].State != topology.StateDown {
+			return nil
+		}
+		refusal := n.refusal.Load()
+		if refusal == nil || mayConnectLater(refusal) {
 			return nil
 		}
 		if why == nil {
-			why = unsent(n.name, n.turnedAway.Load())
+			why = unsent(n.name, refusal)
 		}
 	}
 	return why
