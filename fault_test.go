@@ -494,6 +494,32 @@ func TestANodeThatTakesNoConnectionsNowIsNotDown(t *testing.T) {
 	}
 }
 
+func TestReadsLeaveAReplicaWithoutRoomAloneForAMoment(t *testing.T) {
+	play(t, 3, rare, func(s *stage) {
+		s.Node(2).RefuseStartup(&pgfake.Error{Severity: "FATAL", Code: codeTooMany})
+		begun := time.Now()
+		for range 100 {
+			if got := s.node(s.Context(), s.db); got != "n3" {
+				s.Errorf("the read was answered by %s, want n3", got)
+			}
+		}
+		took, errs := time.Since(begun), s.cluster.Status().Nodes[1].Conns.DialErrors
+		if errs == 0 || errs > uint64(took/holdOff)+1 {
+			s.Errorf("n2 was asked %d times for a connection in %v, want once in %v", errs, took, holdOff)
+		}
+		s.wantHealthy()
+		s.Node(2).RefuseStartup(nil)
+		time.Sleep(2 * holdOff)
+		answers := map[string]int{}
+		for range 100 {
+			answers[s.node(s.Context(), s.db)]++
+		}
+		if answers["n2"] < 20 {
+			s.Errorf("with room on n2 again reads were answered by %v", answers)
+		}
+	})
+}
+
 func TestAHandleThatNobodyHasRoomForSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stage{T: t, Cluster: pgfake.NewCluster(1)}

@@ -61,6 +61,10 @@ func (n *node) proved(fresh bool, now func() time.Time) {
 // the DSN has a connect_timeout.
 const dialTimeout = 5 * time.Second
 
+// holdOff is for how long reads leave a node alone that has no room for another
+// connection: each attempt costs the server a process, and the read its time.
+const holdOff = 250 * time.Millisecond
+
 // newNode returns a node that nothing was dialed on yet.
 func (c *Cluster) newNode(name string, config *pgx.ConnConfig, decl topology.Node) *node {
 	n := &node{name: name, ordinal: c.declared, config: config}
@@ -94,6 +98,11 @@ func (c *Cluster) dial(ctx context.Context, n *node) (*pool.Conn, error) {
 		StatementCapacity: c.statementCapacity,
 	})
 	if err != nil {
+		if connectCode(err) == codeTooMany {
+			until := c.now().Add(holdOff).UnixNano()
+			n.load.HoldOff(until)
+			c.readClockUntil(until)
+		}
 		c.blame(n, err)
 		return nil, err
 	}

@@ -271,8 +271,17 @@ func (c *Cluster) exclude(nodes []*node, need *router.Need, p place, t *tries) {
 	}
 }
 
+// readClockUntil has the balancer look at the time until then.
+func (c *Cluster) readClockUntil(until int64) {
+	for old := c.rampUntil.Load(); old < until; old = c.rampUntil.Load() {
+		if c.rampUntil.CompareAndSwap(old, until) {
+			return
+		}
+	}
+}
+
 // rampClock returns the time for the balancer: 0, at which nobody is in its slow
-// start, unless a node has come back not long ago.
+// start or held off, unless a node has come back, or had no room, not long ago.
 func (c *Cluster) rampClock() int64 {
 	until := c.rampUntil.Load()
 	if until == 0 {
