@@ -146,6 +146,25 @@ func TestAReadWhoseAnswerIsLostIsAskedAgain(t *testing.T) {
 	})
 }
 
+// What breaks two connections in a row is breaking others, which look sound yet.
+func TestAReadLetsAMomentPassBeforeItIsSentForTheLastTime(t *testing.T) {
+	play(t, 4, rare, func(s *stage) {
+		replicas := s.Nodes()[1:]
+		for _, n := range replicas {
+			s.node(Node(s.Context(), n.Name), s.db)
+		}
+		for _, n := range replicas {
+			remove := n.Inject(where, 0, cut)
+			time.AfterFunc(2*trip+3*time.Millisecond, func() { remove(); n.Reset() })
+		}
+		s.within(2*trip+breath+2*trip, "the read", func() { // the last time on a new connection, where it is prepared
+			if got := s.node(s.Context(), s.db); got == "n1" {
+				s.Errorf("the read was answered by %s, want a replica", got)
+			}
+		})
+	})
+}
+
 func TestRowsThatWereHandedOutAreNotAskedForAgain(t *testing.T) {
 	play(t, 2, rare, func(s *stage) {
 		const read = "SELECT v FROM many"
