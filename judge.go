@@ -62,7 +62,7 @@ func (r *run) judge(ctx context.Context, t *tries, err error) error {
 }
 
 // breath is how long a statement waits before it is sent for the last time.
-const breath = 20 * time.Millisecond
+const breath = 50 * time.Millisecond
 
 // breathe lets a moment pass. What breaks connections breaks many at once, and
 // those whose turn is to come look sound yet.

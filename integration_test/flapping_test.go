@@ -145,11 +145,16 @@ func TestReplicasThatAllFlapAreStillRead(t *testing.T) {
 	awaitRoles(t, known, c.Primary(), 3)
 	readers := watch(t, 8, reading(db))
 	before := known.Stats().Reads
+	flaps := time.NewTicker(150 * time.Millisecond) // so that a read meets hardly more than one
+	defer flaps.Stop()
 	for range 20 {
+		var cutting sync.WaitGroup
 		for _, n := range c.Replicas() {
-			n.Proxy.Cut()
+			cutting.Go(n.Proxy.Cut)
 		}
-		readers.awaitDone(t, 200)
+		cutting.Wait()
+		readers.awaitDone(t, 100)
+		<-flaps.C
 	}
 	reads := known.Stats().Reads
 	replicas, idle := uint64(0), 0
