@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/heliosdb/helios"
 	"github.com/heliosdb/helios/internal/pgtest"
 )
 
@@ -50,13 +51,26 @@ func crash(t *testing.T, attributes string) {
 	if gap > maxGap {
 		t.Errorf("the first write was acknowledged %v after the promotion, want at most %v", gap, maxGap)
 	}
-	l.allow(t, "write: outcome unknown", "write: not committed")
+	l.allow(t, "write: outcome unknown", "write: not committed", falseAlarm)
 	l.verify(t, next)
-	if n := known.Stats().WritesLost; n != 0 {
-		t.Errorf("%d sessions were told that a write is lost", n)
-	}
+	fewFalseAlarms(t, known)
 	if t.Failed() {
 		listNodes(t, known)
+	}
+}
+
+// falseAlarm is told to a session whose token is beyond its write, and beyond
+// where the new timeline begins as well: a position that is asked for behind a
+// commit covers what others have flushed by then, which no standby may have yet.
+const falseAlarm = "read: acknowledged write lost in a failover"
+
+// fewFalseAlarms fails the test if sessions were told more often than once that a
+// write is lost. That none is, is seen elsewhere.
+func fewFalseAlarms(t testing.TB, known *helios.Cluster) {
+	t.Helper()
+	const sessions = 1 + 4 + 2 // of the load: of the whole handle, of writers, of transactors
+	if n := known.Stats().WritesLost; n > sessions {
+		t.Errorf("%d sessions of %d were told that a write is lost", n, sessions)
 	}
 }
 
