@@ -319,15 +319,19 @@ func (s *Conn) settle(ctx context.Context) error {
 	if conn.Idle() && !conn.Absorb() {
 		return s.lose(errors.New("the connection is gone"))
 	}
+	block := s.block
+	s.block = false
+	if conn.Idle() && s.lentTo == nil && !(block && conn.TxStatus() != 'I') {
+		return nil
+	}
 	ctx = context.WithoutCancel(ctx) // what is begun here must be finished, and is bounded
 	err := conn.Settle(ctx)
 	if err == nil && s.lentTo != nil {
 		err = conn.TakeBack(ctx)
 	}
-	if err == nil && s.block && conn.TxStatus() != 'I' {
+	if err == nil && block && conn.TxStatus() != 'I' {
 		err = s.rollBack(ctx)
 	}
-	s.block = false
 	if err != nil {
 		return s.lose(err)
 	}
