@@ -321,7 +321,7 @@ func (s *Conn) settle(ctx context.Context) error {
 	}
 	block := s.block
 	s.block = false
-	if conn.Idle() && s.lentTo == nil && !(block && conn.TxStatus() != 'I') {
+	if conn.Idle() && s.lentTo == nil && (!block || conn.TxStatus() == 'I') {
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx) // what is begun here must be finished, and is bounded
