@@ -28,6 +28,7 @@ type node struct {
 
 	turnedAway atomic.Pointer[pgconn.PgError] // the answer to the last probe's attempt to connect, if it was final
 
+	dialed atomic.Int64 // when a connection was made last, on the driver's clock in ns
 	misses atomic.Int32 // proofs in a row that failed
 	spared atomic.Int64 // until when, on the driver's clock in ns, no proof is asked for
 }
@@ -98,6 +99,7 @@ func (c *Cluster) dial(ctx context.Context, n *node) (*pool.Conn, error) {
 	}
 	// The node may have restarted, and a standby may then show an older state
 	// than before. What it has proved is void; it costs one read a proof.
+	n.dialed.Store(c.now().UnixNano())
 	n.load.ResetReplay(0)
 	return conn, nil
 }

@@ -134,9 +134,11 @@ func (c *Cluster) interrogate(ctx context.Context, n *node, w *lostWrite, t *tri
 }
 
 // askStatus asks for the state of a transaction. What it asks with is a
-// transaction that commits.
+// transaction that commits, and that writes a message to the WAL: without WAL a
+// commit waits neither for its flush nor for standbys.
 func (c *Cluster) askStatus(ctx context.Context, conn *pool.Conn, xid uint64) (status string, err error) {
-	const question = `SELECT pg_catalog.pg_xact_status($1::pg_catalog.xid8), pg_catalog.pg_current_xact_id()`
+	const question = `SELECT pg_catalog.pg_xact_status($1::pg_catalog.xid8),` +
+		` pg_catalog.pg_logical_emit_message(true, 'helios', ''::pg_catalog.text)`
 	call := conn.NewCall()
 	call.SegmentSize = c.routes.Load().view.Settings.SegmentSize
 	call.Begin, call.End, call.Identify, call.Committed = "BEGIN", pool.HelperCommit, true, true

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios"
 	"github.com/heliosdb/helios/internal/pgtest"
@@ -296,6 +297,8 @@ func (w *way) wrong(rows map[int]int, err error) string {
 		return ""
 	case w.rows && interrupted(err):
 		return "" // database/sql says so itself, and keeps what the driver says
+	case w.apart && refused(err):
+		return "" // the server gave up between two commits of the procedure's own
 	default:
 		return "is there, and its outcome was not told to be unknown"
 	}
@@ -306,6 +309,12 @@ func (w *way) wrong(rows map[int]int, err error) string {
 func interrupted(err error) bool {
 	_, ours := errors.AsType[*helios.RouteError](err)
 	return !ours && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled))
+}
+
+// refused reports whether err is the server's answer.
+func refused(err error) bool {
+	_, server := err.(*pgconn.PgError) //nolint:errorlint // the driver returns it bare
+	return server
 }
 
 // outcomeOf names what a call came to.

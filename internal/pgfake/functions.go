@@ -46,6 +46,7 @@ var functions = map[string]function{
 	"pg_current_xact_id_if_assigned": always(xid8OID, xactID),
 	"pg_current_xact_id":             always(xid8OID, func(*env) any { return uint64(0) }), // assigned afterwards
 	"pg_xact_status":                 xactStatus,
+	"pg_logical_emit_message":        onPrimary(func(e *env) wal.LSN { return e.node.insert }),
 	"pg_postmaster_start_time":       always(pgtype.TimestamptzOID, func(e *env) any { return e.node.started }),
 
 	"current_setting":  currentSetting,

@@ -99,7 +99,7 @@ var (
 	writeVerbs = strings.Fields(`INSERT UPDATE DELETE MERGE TRUNCATE CREATE DROP ALTER GRANT REVOKE COMMENT VACUUM
 		ANALYZE REINDEX CLUSTER REFRESH NOTIFY LISTEN REASSIGN IMPORT SECURITY CALL`)
 	hidden = regexp.MustCompile(`(?i)\bFOR (NO KEY )?(UPDATE|SHARE|KEY SHARE)\b|` +
-		`\b(nextval|setval|txid_current|pg_current_xact_id|pg_notify)\s*\(|\bSELECT\b.* INTO \w|` +
+		`\b(nextval|setval|txid_current|pg_current_xact_id|pg_logical_emit_message|pg_notify)\s*\(|\bSELECT\b.* INTO \w|` +
 		`^WITH\b.*\b(INSERT INTO|UPDATE \w+ SET|DELETE FROM|MERGE INTO)\b`)
 )
 
