@@ -159,7 +159,19 @@ func (q *query) formatsAsUsual() bool { return q.byOID == nil && !q.oneShot() }
 // and their like hardly come twice: without arguments they are not prepared.
 func (q *query) oneShot() bool {
 	return q.mode == pgx.QueryExecModeExec || q.mode == pgx.QueryExecModeSimpleProtocol ||
-		len(q.args) == 0 && q.stmt.Class >= router.Utility
+		len(q.args) == 0 && q.stmt.Class >= router.Utility && !planned(q.stmt.Verb)
+}
+
+// planned reports whether the statements of a verb have a plan, and columns of
+// types that are read best in binary form. DateStyle and extra_float_digits
+// change what the text of a date or a number says.
+func planned(verb string) bool {
+	switch verb {
+	case "SELECT", "TABLE", "VALUES", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE":
+		return true
+	default:
+		return false
+	}
 }
 
 // unnamed reports whether the statement is not to stay prepared.
