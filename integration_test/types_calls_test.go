@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"fmt"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -101,6 +102,42 @@ func askAfresh(t *testing.T, ctx context.Context, db *sql.DB, c call, mode pgx.Q
 	exec(t, ctx, tx, "CREATE TABLE filled (n int, t varchar(10))")
 	exec(t, ctx, tx, "INSERT INTO filled VALUES (1, 'a'), (2, NULL), (3, '')")
 	return ask(ctx, tx, c.query, append([]any{mode}, c.args...)...)
+}
+
+// affecting are statements that say how many rows they touched, or fail. They leave
+// nothing.
+var affecting = []string{
+	"CREATE TABLE a (n int)", "INSERT INTO a SELECT generate_series(1, 12)", "UPDATE a SET n = n WHERE n > 5", "DELETE FROM a WHERE n = 1",
+	"SELECT * FROM a", "SELECT * FROM a WHERE false", "VALUES (1), (2)", "CREATE TABLE b AS SELECT * FROM a", "SELECT * INTO e FROM a", "TRUNCATE a", "",
+	"INSERT INTO a VALUES (1); INSERT INTO a VALUES (2), (3)", "UPDATE a SET n = 7; SELECT 1 WHERE false", "DROP TABLE a, b, e", "SELECT nothing",
+	"INSERT INTO nothing VALUES (1)", "SHOW work_mem", "DO 'BEGIN END'", "-- nothing",
+}
+
+func TestAffectedRowsAreCountedAsByStdlib(t *testing.T) {
+	c := pgtest.New(t, pgtest.Options{})
+	ctx := pgtest.Context(t)
+	d := openBoth(t, c)
+	got, want := affected(ctx, d.ours, affecting), affected(ctx, d.theirs, affecting)
+	for i, statement := range affecting {
+		if got[i] != want[i] {
+			t.Errorf("%s: %s, stdlib has %s", statement, got[i], want[i])
+		}
+	}
+}
+
+// affected tells what became of each statement.
+func affected(ctx context.Context, db *sql.DB, statements []string) (all []string) {
+	for _, statement := range statements {
+		result, err := db.ExecContext(ctx, statement)
+		if err != nil {
+			all = append(all, problem(err))
+			continue
+		}
+		n, err := result.RowsAffected()
+		_, noID := result.LastInsertId()
+		all = append(all, fmt.Sprint(n, err, noID))
+	}
+	return all
 }
 
 // panicking is a driver.Valuer with a mistake.

@@ -214,3 +214,28 @@ func leaveState(t *testing.T, ctx context.Context, db *sql.DB) {
 	exec(t, ctx, session, "SET TimeZone = 'Asia/Tokyo'")
 	pgtest.OK(t, session.Close())
 }
+
+// What a program registers in the middle of a session counts from then on, for
+// statements that were prepared before as well.
+func TestATypeRegisteredInASessionCountsAtOnce(t *testing.T) {
+	c := pgtest.New(t, pgtest.Options{})
+	ctx := pgtest.Context(t)
+	d := openBoth(t, c)
+	query := "SELECT '2024-07-01 12:00+00'::timestamptz"
+	for name, db := range map[string]*sql.DB{"helios": d.ours, "stdlib": d.theirs} {
+		session, err := db.Conn(ctx)
+		pgtest.OK(t, err)
+		ask(ctx, session, query)
+		pgtest.OK(t, session.Raw(func(driverConn any) error {
+			conn := driverConn.(interface{ Conn() *pgx.Conn }).Conn()
+			codec := &pgtype.TimestamptzCodec{ScanLocation: location("Asia/Tokyo")}
+			conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: codec})
+			return nil
+		}))
+		want := time.Date(2024, 7, 1, 21, 0, 0, 0, location("Asia/Tokyo"))
+		if got := ask(ctx, session, query); len(got.rows) != 1 || !same(got.rows[0][0], want) {
+			t.Errorf("%s: read %v %s, want %v", name, got.rows, got.problem, want)
+		}
+		pgtest.OK(t, session.Close())
+	}
+}
