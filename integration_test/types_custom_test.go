@@ -216,26 +216,32 @@ func leaveState(t *testing.T, ctx context.Context, db *sql.DB) {
 }
 
 // What a program registers in the middle of a session counts from then on, for
-// statements that were prepared before as well.
-func TestATypeRegisteredInASessionCountsAtOnce(t *testing.T) {
+// statements that were prepared before as well, and ends with the session.
+func TestATypeRegisteredInASessionCountsAtOnceAndThereOnly(t *testing.T) {
 	c := pgtest.New(t, pgtest.Options{})
 	ctx := pgtest.Context(t)
 	d := openBoth(t, c)
+	d.ours = open(t, c, "pool_max_conns=1")
 	query := "SELECT '2024-07-01 12:00+00'::timestamptz"
+	moment := time.Date(2024, 7, 1, 12, 0, 0, 0, time.UTC)
 	for name, db := range map[string]*sql.DB{"helios": d.ours, "stdlib": d.theirs} {
 		session, err := db.Conn(ctx)
 		pgtest.OK(t, err)
-		ask(ctx, session, query)
+		if got := value[any](t, ctx, session, query); !same(got, moment.Local()) {
+			t.Errorf("%s: read %v at first, want %v", name, got, moment.Local())
+		}
 		pgtest.OK(t, session.Raw(func(driverConn any) error {
 			conn := driverConn.(interface{ Conn() *pgx.Conn }).Conn()
 			codec := &pgtype.TimestamptzCodec{ScanLocation: location("Asia/Tokyo")}
 			conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: codec})
 			return nil
 		}))
-		want := time.Date(2024, 7, 1, 21, 0, 0, 0, location("Asia/Tokyo"))
-		if got := ask(ctx, session, query); len(got.rows) != 1 || !same(got.rows[0][0], want) {
-			t.Errorf("%s: read %v %s, want %v", name, got.rows, got.problem, want)
+		if got, want := value[any](t, ctx, session, query), moment.In(location("Asia/Tokyo")); !same(got, want) {
+			t.Errorf("%s: read %v with a codec of its own, want %v", name, got, want)
 		}
 		pgtest.OK(t, session.Close())
+	}
+	if got := value[any](t, ctx, d.ours, query); !same(got, moment.Local()) {
+		t.Errorf("the next session reads %v, want %v", got, moment.Local())
 	}
 }
