@@ -199,7 +199,8 @@ var special = []expression{
 	{"ARRAY['CiText'::citext]", 0},
 }
 
-// specialTypes make the types of special.
+// specialTypes make the types of special. A server without contrib gets domains
+// in the place of its types.
 const specialTypes = `
 	CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
 	CREATE DOMAIN posint AS int CHECK (VALUE > 0);
@@ -210,6 +211,17 @@ const specialTypes = `
 	CREATE TYPE moodrange AS RANGE (subtype = mood);
 	CREATE TABLE postgres (n int, item item);
 	INSERT INTO postgres VALUES (1, ROW(1, 'x', '{}'));
-	CREATE EXTENSION hstore;
-	CREATE EXTENSION ltree;
-	CREATE EXTENSION citext;`
+	DO $$
+	BEGIN
+		IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'ltree') THEN
+			CREATE EXTENSION hstore;
+			CREATE EXTENSION ltree;
+			CREATE EXTENSION citext;
+		ELSE
+			CREATE DOMAIN hstore AS text;
+			CREATE DOMAIN ltree AS text;
+			CREATE DOMAIN lquery AS text;
+			CREATE DOMAIN ltxtquery AS text;
+			CREATE DOMAIN citext AS text;
+		END IF;
+	END $$;`
