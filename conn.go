@@ -210,6 +210,7 @@ func (s *Conn) PgxConn(ctx context.Context) (*pgx.Conn, error) {
 		}
 	}
 	s.held.DirtyStatements()
+	s.held.ForgetPlans() // types may be registered
 	s.lend(ctx)
 	return s.held.Pgx(), nil
 }

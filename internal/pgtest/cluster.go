@@ -184,7 +184,8 @@ func dsn(scheme, hosts, database string, params []string) string {
 	fmt.Fprintf(&b, "%s://%s@%s/%s?sslmode=disable", scheme, pgctl.Superuser, hosts, url.PathEscape(database))
 	for _, p := range params {
 		key, value, _ := strings.Cut(p, "=")
-		b.WriteString("&" + url.QueryEscape(key) + "=" + url.QueryEscape(value))
+		pair := url.QueryEscape(key) + "=" + url.QueryEscape(value)
+		b.WriteString("&" + strings.ReplaceAll(pair, "+", "%20")) // to helios and libpq a plus sign is no space
 	}
 	return b.String()
 }
