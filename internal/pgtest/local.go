@@ -26,50 +26,70 @@ func (localProvider) Available(context.Context) error {
 }
 
 // Fleet implements [Provider].
-func (localProvider) Fleet(ctx context.Context) (Fleet, error) {
-	t, err := run.template(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (localProvider) Fleet(context.Context) (Fleet, error) {
 	dir, err := run.newDir()
 	if err != nil {
 		return nil, err
 	}
-	return &localFleet{dir: dir, template: t}, nil
+	return &localFleet{dir: dir}, nil
 }
 
 // run holds what all local clusters of this process share.
 var run localRun
 
-// localRun is a temporary directory with one initialised data directory, which
-// is copied for every server: initdb takes a second, a copy a tenth of it.
+// localRun is a temporary directory with an initialised data directory, or one
+// without a password and one with it, which are copied for every server: initdb
+// takes a second, a copy a tenth of it.
 type localRun struct {
 	mu     sync.Mutex
-	dir    string          // guarded by mu; "" before the first cluster
-	reaper *os.File        // guarded by mu; while it is open, dir is kept
-	copies *pgctl.Instance // guarded by mu; the initialised server, never started
-	fleets int             // guarded by mu; how many directories were made
+	dir    string                     // guarded by mu; "" before the first cluster
+	reaper *os.File                   // guarded by mu; while it is open, dir is kept
+	copies map[string]*pgctl.Instance // guarded by mu; the initialised servers by password, never started
+	tls    *TLS                       // guarded by mu; nil before the first cluster with it
+	fleets int                        // guarded by mu; how many directories were made
 }
 
-// template returns the server to copy, made at the first call that succeeds.
-func (r *localRun) template(ctx context.Context) (*pgctl.Instance, error) {
+// template returns the server to copy whose superuser has a password, made at
+// the first call that succeeds.
+func (r *localRun) template(ctx context.Context, password string) (*pgctl.Instance, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.copies != nil {
-		return r.copies, nil
+	if t := r.copies[password]; t != nil {
+		return t, nil
 	}
 	if err := r.makeDirLocked(); err != nil {
 		return nil, err
 	}
-	t, err := pgctl.New(pgctl.Config{Name: "template", Dir: filepath.Join(r.dir, "template")})
+	name := "template" + strconv.Itoa(len(r.copies))
+	t, err := pgctl.New(pgctl.Config{Name: name, Dir: filepath.Join(r.dir, name), Password: password})
 	if err != nil {
 		return nil, err
 	}
 	if err := t.Init(ctx); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(t.Dir()))
 	}
-	r.copies = t
+	if r.copies == nil {
+		r.copies = map[string]*pgctl.Instance{}
+	}
+	r.copies[password] = t
 	return t, nil
+}
+
+// speakTLS returns what all servers of the run that speak TLS have in common.
+func (r *localRun) speakTLS() (*TLS, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tls != nil {
+		return r.tls, nil
+	}
+	if err := r.makeDirLocked(); err != nil {
+		return nil, err
+	}
+	t, err := newTLS(filepath.Join(r.dir, "tls"))
+	if err == nil {
+		r.tls = t
+	}
+	return t, err
 }
 
 // makeDirLocked makes the directory and starts the shell that removes it when
@@ -102,6 +122,9 @@ func (r *localRun) makeDirLocked() error {
 func (r *localRun) newDir() (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.makeDirLocked(); err != nil {
+		return "", err
+	}
 	r.fleets++
 	dir := filepath.Join(r.dir, "c"+strconv.Itoa(r.fleets))
 	return dir, pgctl.MakeDir(dir)
@@ -109,8 +132,7 @@ func (r *localRun) newDir() (string, error) {
 
 // localFleet is the servers of one cluster below one directory.
 type localFleet struct {
-	dir      string
-	template *pgctl.Instance
+	dir string
 
 	mu      sync.Mutex
 	servers []*LocalServer // guarded by mu
@@ -120,6 +142,7 @@ type localFleet struct {
 type LocalServer struct {
 	*pgctl.Instance
 	port int
+	tls  *TLS // nil if clients do not speak it
 }
 
 // launchAttempts is how often another port is tried when something else took
@@ -143,23 +166,27 @@ func (f *localFleet) Launch(ctx context.Context, spec ServerSpec) (Server, error
 }
 
 func (f *localFleet) launch(ctx context.Context, spec ServerSpec) (_ *LocalServer, err error) {
+	template, err := run.template(ctx, spec.TLS.password())
+	if err != nil {
+		return nil, err
+	}
 	port, err := TakePort(ctx)
 	if err != nil {
 		return nil, err
 	}
 	i, err := pgctl.New(pgctl.Config{
-		Binaries: f.template.Binaries(),
+		Binaries: template.Binaries(),
 		Name:     spec.Name,
 		Dir:      filepath.Join(f.dir, spec.Name),
 		Port:     port,
-		Settings: localSettings(spec.Settings),
+		Settings: localSettings(spec),
 	})
 	if err != nil {
 		GivePort(port)
 		return nil, err
 	}
-	s := &LocalServer{Instance: i, port: port}
-	if err := s.begin(ctx, f.template, spec.Upstream); err != nil {
+	s := &LocalServer{Instance: i, port: port, tls: spec.TLS}
+	if err := s.begin(ctx, template, spec.Upstream); err != nil {
 		return nil, errors.Join(err, s.remove())
 	}
 	return s, nil
@@ -180,19 +207,20 @@ func (s *LocalServer) begin(ctx context.Context, template *pgctl.Instance, upstr
 }
 
 // localSettings adds what makes a local server fast to start and to throw away.
-func localSettings(more map[string]string) map[string]string {
+func localSettings(spec ServerSpec) map[string]string {
 	set := map[string]string{
 		"dynamic_shared_memory_type": "mmap", // nothing in /dev/shm outlives a killed server
 		"log_line_prefix":            "%m [%p] %a ",
 	}
-	maps.Copy(set, more)
+	maps.Copy(set, spec.TLS.Settings(spec.TLS.dir()))
+	maps.Copy(set, spec.Settings)
 	return set
 }
 
 // Conninfo implements [Server].
 func (s *LocalServer) Conninfo(applicationName string) string {
-	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=postgres sslmode=disable application_name=%s",
-		s.port, pgctl.Superuser, applicationName)
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=postgres %s application_name=%s",
+		s.port, pgctl.Superuser, s.tls.Conninfo(s.tls.dir()), applicationName)
 }
 
 // Configure implements [Server].
