@@ -41,7 +41,11 @@ func meetServers(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Println("PostgreSQL:", version)
+	how := ""
+	if c.TLS() != nil {
+		how = ", spoken to over TLS"
+	}
+	fmt.Println("PostgreSQL:", version+how)
 	major, err = pgtest.Value[int](ctx, c.Primary(), "SELECT current_setting('server_version_num')::int / 10000")
 	return err
 }
