@@ -200,11 +200,11 @@ func (c *Cluster) connectProbe(ctx context.Context, name string) (*pgconn.PgConn
 	config.OnNotice, config.OnNotification = nil, nil
 	config.RuntimeParams["application_name"] = watch.ApplicationName
 	conn, err := pgconn.ConnectConfig(ctx, config)
-	final, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || mayConnectLater(err) {
-		final = nil
+	if final := turnsAway(err); final != nil {
+		n.turnedAway.Store(&final)
+	} else {
+		n.turnedAway.Store(nil)
 	}
-	n.turnedAway.Store(final)
 	return conn, err
 }
 

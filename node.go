@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/pool"
 	"github.com/heliosdb/helios/router"
@@ -26,7 +25,7 @@ type node struct {
 	traffic pool.Traffic
 	counts  nodeCounts
 
-	turnedAway atomic.Pointer[pgconn.PgError] // the answer to the last probe's attempt to connect, if it was final
+	turnedAway atomic.Pointer[error] // why the last probe's attempt to connect failed, if that was final
 
 	dialed atomic.Int64 // when a connection was made last, on the driver's clock in ns
 	misses atomic.Int32 // proofs in a row that failed
@@ -133,8 +132,8 @@ func (c *Cluster) roleReported(n *node, conn *pool.Conn) {
 	}
 }
 
-// turnedAway returns why no node lets anybody in, such as a wrong password, if
-// that is what every node said: waiting would not help.
+// turnedAway returns why there is no way into any node, such as a wrong password,
+// if that is so for every node: waiting would not help.
 func (c *Cluster) turnedAway(r *routes) error {
 	var why error
 	for i := range r.view.Nodes {
@@ -143,7 +142,7 @@ func (c *Cluster) turnedAway(r *routes) error {
 			return nil
 		}
 		if why == nil {
-			why = unsent(n.name, n.turnedAway.Load())
+			why = unsent(n.name, *n.turnedAway.Load())
 		}
 	}
 	return why

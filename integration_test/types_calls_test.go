@@ -18,8 +18,8 @@ type call struct {
 	args  []any
 }
 
-// calls are ways of passing arguments, right ones and wrong ones.
-var calls = []call{
+// comparedCalls are ways of passing arguments, right ones and wrong ones.
+var comparedCalls = []call{
 	{"", nil},
 	{"-- nothing", nil},
 	{"SELECT", nil},
@@ -80,7 +80,7 @@ func TestCallsAreAnsweredAsByStdlib(t *testing.T) {
 	exec(t, ctx, d.ours, "CREATE TYPE mood AS ENUM ('sad', 'happy')")
 	for _, mode := range execModes {
 		t.Run(mode.String(), func(t *testing.T) {
-			for _, call := range calls {
+			for _, call := range comparedCalls {
 				got, want := askAfresh(t, ctx, d.ours, call, mode), askAfresh(t, ctx, d.theirs, call, mode)
 				if mode == pgx.QueryExecModeSimpleProtocol && got.problem != "" && want.problem != "" {
 					continue // there pgx counts the arguments itself, and has words of its own

@@ -165,12 +165,45 @@ func (c *Conn) TxStatus() byte { return c.txStatus }
 
 // InRecovery reports whether the server said last that it is a hot standby.
 // PostgreSQL 14 and newer say so at connect and with the first response after a
-// change; an older one never does.
+// change; an older one says it to AskRole only.
 func (c *Conn) InRecovery() bool { return c.inRecovery }
 
 // ReadOnly reports whether the server said last that transactions are read-only
-// by default (PostgreSQL 14 and newer).
+// by default, in the same way as InRecovery.
 func (c *Conn) ReadOnly() bool { return c.readOnly }
+
+// AskRole makes InRecovery and ReadOnly true of this moment where the server
+// does not report them, at the cost of a round trip; where it does, it has
+// already. A transaction that has failed is rolled back.
+func (c *Conn) AskRole(ctx context.Context) error {
+	if c.pg.ParameterStatus("in_hot_standby") != "" {
+		return nil
+	}
+	text := "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only')"
+	if c.txStatus == 'E' {
+		text = "ROLLBACK; " + text
+	}
+	c.NewCall().Text = text
+	if err := c.Send(ctx); err != nil {
+		return err
+	}
+	for {
+		event, err := c.Next(ctx)
+		if err != nil {
+			return err
+		}
+		switch event {
+		case EventRow:
+			c.inRecovery, c.readOnly = string(c.row[0]) == "t", string(c.row[1]) == "on"
+		case EventResult:
+		case EventEnd:
+			if refused := c.call.Err; refused != nil {
+				return refused
+			}
+			return nil
+		}
+	}
+}
 
 // Dirty notes that the session's state on the server was touched: before
 // anybody else uses the connection it is reset.
