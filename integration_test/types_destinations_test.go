@@ -101,7 +101,7 @@ var destinations = []destination{
 	plain[sql.Null[string]](), plain[sql.Null[int64]](), plain[sql.Null[uint8]](), plain[sql.Null[[]byte]](), plain[sql.Null[time.Time]](),
 	plain[sql.Null[float32]](), plain[sql.Null[any]](), plain[*sql.NullString](),
 	plain[myString](), plain[myInt](), plain[myBytes](), plain[myTime](), plain[myBool](), plain[myMood](), plain[*myString](),
-	plain[myID](), plain[*myID](), plain[myJSON](), plain[kept](),
+	plain[myID](), plain[*myID](), plain[myJSON](), plain[keptValue](),
 	plain[[]string](), plain[[]int64](), plain[map[string]any](), plain[[16]byte](), plain[net.IP](), plain[big.Int](), plain[struct{}](),
 
 	plain[pgtype.Bool](), plain[pgtype.Int2](), plain[pgtype.Int4](), plain[pgtype.Int8](), plain[pgtype.Uint32](), plain[pgtype.Uint64](),

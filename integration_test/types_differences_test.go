@@ -34,8 +34,8 @@ func executed(query string, args ...any) func(context.Context, *sql.DB) (any, er
 	}
 }
 
-// prepared prepares a query, and then answers it.
-func prepared(query string, args ...any) func(context.Context, *sql.DB) (any, error) {
+// byStatement prepares a query, and then answers it.
+func byStatement(query string, args ...any) func(context.Context, *sql.DB) (any, error) {
 	return func(ctx context.Context, db *sql.DB) (v any, err error) {
 		stmt, err := db.PrepareContext(ctx, query)
 		if err != nil {
@@ -95,16 +95,16 @@ func TestDifferencesFromStdlibAreAsDocumented(t *testing.T) {
 			asked("SELECT 1; SELECT 2"), "1", "42601 cannot insert multiple commands into a prepared statement",
 		},
 		"a mistake in a prepared statement": {
-			prepared("SELEC 1"), `42601 syntax error at or near "SELEC"`, `at once: ERROR: syntax error at or near "SELEC" (SQLSTATE 42601)`,
+			byStatement("SELEC 1"), `42601 syntax error at or near "SELEC"`, `at once: ERROR: syntax error at or near "SELEC" (SQLSTATE 42601)`,
 		},
 		"too few arguments of a prepared statement": {
-			prepared("SELECT $1::int + $2::int", 1), "expected 2 arguments, got 1", "sql: expected 2 arguments, got 1",
+			byStatement("SELECT $1::int + $2::int", 1), "expected 2 arguments, got 1", "sql: expected 2 arguments, got 1",
 		},
 		"options of a prepared statement": {
-			prepared("SELECT $1::int", pgx.QueryExecModeExec, 7), "7", "sql: expected 1 arguments, got 2",
+			byStatement("SELECT $1::int", pgx.QueryExecModeExec, 7), "7", "sql: expected 1 arguments, got 2",
 		},
 		"names in a prepared statement": {
-			prepared("SELECT @n::int", pgx.NamedArgs{"n": 7}), "7", `at once: ERROR: column "n" does not exist (SQLSTATE 42703)`,
+			byStatement("SELECT @n::int", pgx.NamedArgs{"n": 7}), "7", `at once: ERROR: column "n" does not exist (SQLSTATE 42703)`,
 		},
 		"formats for a statement without rows": {
 			executed("SELECT 1", pgx.QueryResultFormats{0}), "done", "mismatched param and argument count",

@@ -80,7 +80,7 @@ func ask(ctx context.Context, db querier, query string, args ...any) (a answer) 
 		a.columns = append(a.columns, about(c))
 	}
 	for rows.Next() {
-		row, into := make([]kept, len(types)), make([]any, len(types))
+		row, into := make([]keptValue, len(types)), make([]any, len(types))
 		values := make([]any, len(types))
 		for i := range row {
 			into[i] = &row[i]
@@ -114,11 +114,11 @@ func about(c *sql.ColumnType) string {
 		c.Name(), c.DatabaseTypeName(), c.ScanType(), length, isLong, nullable, isKnown, precision, scale, isExact)
 }
 
-// kept takes what the driver gives database/sql for a column, as it is.
-type kept struct{ value any }
+// keptValue takes what the driver gives database/sql for a column, as it is.
+type keptValue struct{ value any }
 
 // Scan implements sql.Scanner.
-func (k *kept) Scan(src any) error {
+func (k *keptValue) Scan(src any) error {
 	if b, ok := src.([]byte); ok {
 		src = bytes.Clone(b)
 	}
