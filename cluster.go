@@ -35,6 +35,7 @@ type Cluster struct {
 	whole      Session                // of every statement that has no session of its own
 	named      *named
 	seeds      atomic.Uint64 // of sessions
+	rampUntil  atomic.Int64  // on the driver's clock in ns, when the last slow start is over; 0: there is none
 	schema     atomic.Uint64 // counts statements that may have made prepared ones void
 	counts     counts
 
@@ -208,15 +209,24 @@ func (c *Cluster) connectProbe(ctx context.Context, name string) (*pgconn.PgConn
 }
 
 // heard tells a node's breaker how a probe went, a success closes it at once, and
-// the balancer how far behind the node is: that changes no routes.
+// the balancer how far behind the node is, and what it has replayed: that changes
+// no routes.
 func (c *Cluster) heard(name string, err error) {
 	n := c.routes.Load().byName[name]
 	if n == nil {
 		return
 	}
 	n.breaker.Probe(err)
-	if v := nodeIn(c.board.Peek(), name); v != nil {
-		n.load.SetLag(v.Lag)
+	view := c.board.Peek()
+	v := nodeIn(view, name)
+	if v == nil {
+		return
+	}
+	n.load.SetLag(v.Lag)
+	asked := v.SeenAt.Add(-v.RTT)
+	if err == nil && v.Role == topology.RoleReplica && v.State == topology.StateUp && v.OnTimeline(view.Timeline) &&
+		asked.UnixNano() > n.dialed.Load() { // before that the node may have been made again
+		n.load.SawReplay(v.ReplayLSN)
 	}
 }
 
@@ -332,7 +342,9 @@ func (c *Cluster) followNodeLocked(n *node, old, now *topology.Node) {
 	case topology.StateUp:
 		n.pool.Warm()
 		if was == topology.StateDown || was == topology.StateRefused {
-			n.load.Rejoined(c.now().UnixNano())
+			now := c.now()
+			n.load.Rejoined(now.UnixNano())
+			c.rampUntil.Store(now.Add(router.SlowStart).UnixNano())
 		}
 	case topology.StateRefused:
 		n.pool.Fence(unsent(n.name, errors.New(now.Reason)))

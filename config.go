@@ -51,6 +51,7 @@ type Config struct {
 	SessionTimeout     time.Duration  // after its last use a named session is forgotten
 	MinReplicas        int            // writes are refused while fewer replicas are healthy
 	Retry              RetryMode      // whether what certainly had no effect is sent again
+	Resolve            ResolveMode    // which writes can be looked into when their answer was lost
 	TargetSessionAttrs SessionAttrs   // which nodes may be used at all
 	Companion          []string       // host:port of companion servers
 }
@@ -121,6 +122,7 @@ func (c *Config) keys() *flag.FlagSet {
 	fs.DurationVar(&c.SessionTimeout, "session_timeout", c.SessionTimeout, "how long a named session is remembered after its last use")
 	fs.IntVar(&c.MinReplicas, "min_replicas", c.MinReplicas, "refuse writes while fewer replicas than this are healthy and within max_lag")
 	fs.TextVar(&c.Retry, "retry", c.Retry, "whether the driver sends again what certainly had no effect: `safe | off`")
+	fs.TextVar(&c.Resolve, "resolve", c.Resolve, "which writes are looked into when the answer to their commit was lost: `transactions | all | off`")
 	fs.TextVar(&c.TargetSessionAttrs, sessionAttrsKey, c.TargetSessionAttrs, "which nodes may be used, as in libpq: `any | read-write | read-only | primary | standby | prefer-standby`")
 	fs.Var((*nameList)(&c.Companion), "companion", "companion servers to ask about the cluster: `host:port,host:port`")
 	return fs

@@ -275,7 +275,7 @@ func TestCheckSeesWhatNoDSNCanSay(t *testing.T) {
 }
 
 func TestValuesThatDoNotExistHaveNoName(t *testing.T) {
-	if got := Fallback(9).String() + LSNMode(9).String() + RetryMode(9).String() + SessionAttrs(9).String(); got != "" {
+	if got := Fallback(9).String() + LSNMode(9).String() + RetryMode(9).String() + ResolveMode(9).String() + SessionAttrs(9).String(); got != "" {
 		t.Errorf("values that do not exist are written as %q", got)
 	}
 	if got := Bounded(-time.Second); got != Bounded(0) || got.String() != "bounded:0s" {
@@ -297,7 +297,7 @@ func FuzzConfigRoundTrip(f *testing.F) {
 			if c.Consistency.kind == levelBounded {
 				c.Consistency = Bounded(time.Duration(d))
 			}
-			c.Balance, c.LSN, c.Retry = c.Balance+2, LSNMode(kind>>2&1), RetryMode(kind>>3&1)
+			c.Balance, c.LSN, c.Retry, c.Resolve = c.Balance+2, LSNMode(kind>>2&1), RetryMode(kind>>3&1), ResolveMode(kind%3)
 			c.TargetSessionAttrs, c.ReplicaFallback = SessionAttrs(kind>>4&7), Fallback(kind>>7)
 			c.MaxLag, c.FailoverWait, c.PoolMaxConns, c.MaxDials = time.Duration(d), time.Duration(d/2), n, n
 		}, Host{host, port}, Host{host2, port})

@@ -27,6 +27,7 @@ type Conn struct {
 	args    []any       // buffer of the statement's arguments
 	option  func(*wish) // what option arguments of the coming statement ask for
 	direct  run         // of Exec, which is over when it returns
+	spare   *cursor     // of rows that were closed, to be used again; nil if there is none
 
 	held     *pool.Conn // of a transaction or a pinned session; nil if there is none
 	heldNode *node
@@ -54,12 +55,11 @@ var (
 
 // ExecContext implements driver.ExecerContext.
 func (s *Conn) ExecContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Result, error) {
-	q, err := s.newQuery(ctx, sql, args)
-	if err != nil {
+	r := &s.direct
+	*r = run{session: s}
+	if err := s.newQuery(ctx, &r.q, sql, args); err != nil {
 		return nil, err
 	}
-	r := &s.direct
-	*r = run{session: s, q: q}
 	event, err := r.execute(ctx)
 	if err != nil {
 		return nil, err
@@ -76,18 +76,18 @@ func (s *Conn) ExecContext(ctx context.Context, sql string, args []driver.NamedV
 
 // QueryContext implements driver.QueryerContext.
 func (s *Conn) QueryContext(ctx context.Context, sql string, args []driver.NamedValue) (driver.Rows, error) {
-	q, err := s.newQuery(ctx, sql, args)
-	if err != nil {
+	c := s.newCursor(ctx)
+	if err := s.newQuery(ctx, &c.run.q, sql, args); err != nil {
+		c.release()
 		return nil, err
 	}
-	r := &rows{ctx: ctx}
-	r.run = run{session: s, q: q}
-	event, err := r.run.execute(ctx)
+	event, err := c.run.execute(ctx)
 	if err != nil {
+		c.release()
 		return nil, err
 	}
-	r.begin(event)
-	return r, nil
+	c.begin(event)
+	return &rows{c}, nil
 }
 
 // PrepareContext implements driver.ConnPrepareContext. Nothing is sent: the
@@ -189,8 +189,7 @@ func (s *Conn) PgxConn(ctx context.Context) (*pgx.Conn, error) {
 	}
 	if s.held == nil {
 		r := run{session: s}
-		var err error
-		if r.q, err = s.newQuery(Primary(ctx), pinText, nil); err != nil {
+		if err := s.newQuery(Primary(ctx), &r.q, pinText, nil); err != nil {
 			return nil, err
 		}
 		if wish := wishOf(ctx); wish != nil {
@@ -211,6 +210,7 @@ func (s *Conn) PgxConn(ctx context.Context) (*pgx.Conn, error) {
 		}
 	}
 	s.held.DirtyStatements()
+	s.held.ForgetPlans() // types may be registered
 	s.lend(ctx)
 	return s.held.Pgx(), nil
 }
@@ -267,6 +267,7 @@ func (s *Conn) endSession() {
 	s.held, s.heldNode, s.tx = nil, nil, nil
 	s.busy, s.pinned, s.lost, s.block, s.lentTo = false, false, false, false, nil
 	clear(s.args[:cap(s.args)]) // an idle session keeps nobody's arguments alive
+	s.direct.q.args = nil
 	if conn != nil {
 		n.giveBack(conn, s.hintFor(n))
 	}
@@ -319,15 +320,19 @@ func (s *Conn) settle(ctx context.Context) error {
 	if conn.Idle() && !conn.Absorb() {
 		return s.lose(errors.New("the connection is gone"))
 	}
+	block := s.block
+	s.block = false
+	if conn.Idle() && s.lentTo == nil && (!block || conn.TxStatus() == 'I') {
+		return nil
+	}
 	ctx = context.WithoutCancel(ctx) // what is begun here must be finished, and is bounded
 	err := conn.Settle(ctx)
 	if err == nil && s.lentTo != nil {
 		err = conn.TakeBack(ctx)
 	}
-	if err == nil && s.block && conn.TxStatus() != 'I' {
+	if err == nil && block && conn.TxStatus() != 'I' {
 		err = s.rollBack(ctx)
 	}
-	s.block = false
 	if err != nil {
 		return s.lose(err)
 	}
@@ -350,7 +355,7 @@ func (r *run) heldFrame() frame {
 	case s.tx != nil && !s.tx.begun:
 		return s.tx.opening(r)
 	case r.conn.TxStatus() != 'I':
-		return frame{}
+		return frame{identify: s.tx != nil && s.tx.identifies(&r.q)}
 	default:
 		return r.autocommit()
 	}

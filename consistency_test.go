@@ -114,6 +114,29 @@ func TestReadsComeBackToAReplicaThatCaughtUp(t *testing.T) {
 	})
 }
 
+// Whoever has proved a position is asked plainly from then on. The others come
+// back by what they tell the prober: there may be no further write to prove.
+func TestReadsAreSharedAgainWithAReplicaThatCaughtUp(t *testing.T) {
+	play(t, 3, "", func(s *stage) {
+		s.Node(2).StopReplay()
+		s.exec(s.Context(), s.db, insert)
+		for range 10 {
+			if got := s.node(s.Context(), s.db); got != "n3" {
+				s.Errorf("while n2 is behind %s answers, want n3", got)
+			}
+		}
+		s.Node(2).FollowImmediately()
+		time.Sleep(2 * time.Second) // a probe
+		answers := map[string]int{}
+		for range 100 {
+			answers[s.node(s.Context(), s.db)]++
+		}
+		if answers["n2"] < 20 || answers["n3"] < 20 {
+			s.Errorf("reads were answered by %v, want by both replicas", answers)
+		}
+	})
+}
+
 func TestATokenBelongsToItsSession(t *testing.T) {
 	play(t, 2, rare, func(s *stage) {
 		s.Node(2).StopReplay()

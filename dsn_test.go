@@ -134,6 +134,7 @@ func TestEveryKeySetsItsField(t *testing.T) {
 		"session_timeout":  {"1h", func(c *Config) { c.SessionTimeout = time.Hour }},
 		"min_replicas":     {"1", func(c *Config) { c.MinReplicas = 1 }},
 		"retry":            {"off", func(c *Config) { c.Retry = RetryOff }},
+		"resolve":          {"all", func(c *Config) { c.Resolve = ResolveAll }},
 		"target_session_attrs": {"prefer-standby", func(c *Config) {
 			c.TargetSessionAttrs = TargetPreferStandby
 		}},
@@ -166,6 +167,7 @@ func TestEveryNamedValueIsReadAndWritten(t *testing.T) {
 		"balance":          "round_robin|least_conns|latency|random",
 		"replica_fallback": "primary|error",
 		"retry":            "safe|off",
+		"resolve":          "transactions|all|off",
 		sessionAttrsKey:    "any|read-write|read-only|primary|standby|prefer-standby",
 	} {
 		for value := range strings.SplitSeq(values, "|") {

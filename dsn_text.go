@@ -138,6 +138,32 @@ func (m RetryMode) MarshalText() ([]byte, error) { return []byte(m.String()), ni
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (m *RetryMode) UnmarshalText(text []byte) error { return byName(retryNames, text, m) }
 
+// ResolveMode says of which writes the driver finds out what became of them when
+// the answer to their commit was lost. Others end with [ErrOutcomeUnknown].
+type ResolveMode uint8
+
+const (
+	// ResolveTransactions looks into transactions: it costs them no round trip
+	// and hardly anything else.
+	ResolveTransactions ResolveMode = iota
+	// ResolveAll looks into single statements as well. It costs them no round
+	// trip, but the server sends its answer in two parts.
+	ResolveAll
+	// ResolveOff looks into nothing.
+	ResolveOff
+)
+
+var resolveNames = []string{"transactions", "all", "off"}
+
+// String returns the mode as a DSN spells it.
+func (m ResolveMode) String() string { return nameOf(resolveNames, m) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (m ResolveMode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (m *ResolveMode) UnmarshalText(text []byte) error { return byName(resolveNames, text, m) }
+
 // SessionAttrs says which nodes may be used at all: libpq's
 // target_session_attrs.
 type SessionAttrs uint8

@@ -118,6 +118,59 @@ func TestWritesWaitForAPrimaryAsLongAsFailoverWaitSays(t *testing.T) {
 	}
 }
 
+// Only a primary can tell how far a write reached whose position is not known. A
+// read waits for one if that write was acknowledged, and else does without it.
+func TestWithoutAPrimaryReadsWaitOnlyForWhatWasAcknowledged(t *testing.T) {
+	lost := func(s *stage) {
+		s.Node(1).Inject("COMMIT", 1, cut)
+		_, err := s.db.Exec("UPDATE t SET v = 1")
+		s.wantError("Exec", err, ErrOutcomeUnknown)
+	}
+	abandoned := func(s *stage) {
+		tx, err := s.db.Begin()
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.exec(s.Context(), tx, insert)
+		s.Node(1).Inject("COMMIT", 1, cut)
+		s.wantError("Commit", tx.Commit(), ErrOutcomeUnknown)
+	}
+	for name, tt := range map[string]struct {
+		params string
+		write  func(s *stage)
+		waits  bool
+	}{
+		"its outcome is unknown":                   {"", lost, false},
+		"its transaction's outcome is unknown":     {"", abandoned, false},
+		"it was acknowledged without its position": {"&lsn=lazy", func(s *stage) { s.exec(s.Context(), s.db, insert) }, true},
+		"one of each": {"&lsn=lazy", func(s *stage) {
+			s.exec(s.Context(), s.db, insert)
+			s.Node(1).Inject("UPDATE*", 1, cut)
+			_, err := s.db.Exec("UPDATE t SET v = 1")
+			s.wantError("Exec", err, ErrOutcomeUnknown)
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, 2, "resolve=off&failover_wait=2s"+tt.params, func(s *stage) {
+				s.exec(s.Context(), s.db, "UPDATE t SET v = 0")
+				s.node(s.Context(), s.db) // learns what lsn=lazy leaves open
+				tt.write(s)
+				s.Node(1).Kill()
+				time.Sleep(3 * time.Second)
+				if !tt.waits {
+					if got := s.node(s.Context(), s.db); got != "n2" {
+						s.Errorf("the read went to %s, want n2", got)
+					}
+					return
+				}
+				s.within(2*time.Second, "the read", func() {
+					s.wantError("QueryRow", s.db.QueryRow(where).Scan(new(string)), ErrNoPrimary)
+				})
+			})
+		})
+	}
+}
+
 func TestTheContextEndsTheWaitForAPrimary(t *testing.T) {
 	play(t, 2, "", func(s *stage) {
 		s.Node(1).Kill()
@@ -489,11 +542,12 @@ func TestChoosingANodeAllocatesNothing(t *testing.T) {
 	}
 	s := &Conn{cluster: c}
 	c.whole.Advance(Token{SystemID: 7, Timeline: 1, LSN: 90})
-	read, err := s.newQuery(t.Context(), where, nil)
+	var read, write query
+	err = s.newQuery(t.Context(), &read, where, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write, err := s.newQuery(t.Context(), insert, nil)
+	err = s.newQuery(t.Context(), &write, insert, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,7 +90,7 @@ func TestAnAnswerThatIsLostLeavesTheOutcomeUnknown(t *testing.T) {
 				continue // the transaction notices it before its end
 			}
 			t.Run(name+" cut at "+when, func(t *testing.T) {
-				play(t, 2, rare, func(s *stage) {
+				play(t, 2, rare+"&resolve=off", func(s *stage) {
 					s.Handle(returning, pgfake.Row(int64(7)))
 					s.node(s.Context(), s.db)
 					s.Node(1).Inject(when, 1, cut)
@@ -246,7 +246,7 @@ func TestACommitThatWaitedForItsStandbyInVainIsUnknown(t *testing.T) {
 	} {
 		for _, how := range []string{"Exec", "Commit", "DDL"} {
 			t.Run(name+" "+how, func(t *testing.T) {
-				play(t, 1, rare, func(s *stage) {
+				play(t, 1, rare+"&resolve=off", func(s *stage) {
 					text := insert
 					waiting := "COMMIT"
 					if how == "DDL" {
@@ -294,6 +294,62 @@ func TestACancelledWaitForAStandbyIsNoSuccess(t *testing.T) {
 		s.wantError("Commit", tx.Commit(), ErrOutcomeUnknown)
 		s.wantTried(insert, 2)
 	})
+}
+
+// A deferred constraint, or a conflict of serializable transactions, shows when
+// the transaction commits, which is after the statement was completed.
+func TestACommitThatFailsIsNoSuccess(t *testing.T) {
+	doomed := pgfake.Fault{AtCommit: &pgfake.Error{Code: codeSerialization, Message: "could not serialize access"}}
+	held := func(text string) func(*stage) error {
+		return func(s *stage) error {
+			conn := s.session()
+			defer s.finish(conn)
+			s.exec(s.Context(), conn, "SET application_name = 'mine'")
+			_, err := conn.ExecContext(s.Context(), text)
+			return err
+		}
+	}
+	plain := func(text string) func(*stage) error {
+		return func(s *stage) error { _, err := s.db.Exec(text); return err }
+	}
+	for name, tt := range map[string]struct {
+		fails string
+		do    func(s *stage) error
+	}{
+		"Exec":                  {insert, plain(insert)},
+		"QueryRow":              {returning, func(s *stage) error { return s.db.QueryRow(returning).Scan(new(int)) }},
+		"Stmt":                  {insert, func(s *stage) error { _, err := s.prepare(insert).Exec(); return err }},
+		"a procedure":           {"CALL p()", plain("CALL p()")},
+		"a block":               {"DO $$ $$", plain("DO $$ $$")},
+		"DDL":                   {"CREATE TABLE u (v int)", plain("CREATE TABLE u (v int)")},
+		"several statements":    {insert, plain("UPDATE t SET v = 1; " + insert)},
+		"a pinned session":      {insert, held(insert)},
+		"a pinned session's DO": {"DO $$ $$", held("DO $$ $$")},
+		"Commit": {insert, func(s *stage) error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			s.exec(s.Context(), tx, insert)
+			return tx.Commit()
+		}},
+	} {
+		for _, params := range []string{"lsn=eager", "lsn=lazy", "lsn=off&consistency=eventual"} {
+			t.Run(name+" "+params, func(t *testing.T) {
+				play(t, 2, rare+"&"+params, func(s *stage) {
+					s.Handle(returning, pgfake.Row(int64(7)))
+					before := s.Node(1).Position().LSN
+					s.Node(1).Inject(tt.fails, 1, doomed)
+					s.wantCode(name, tt.do(s), codeSerialization)
+					s.wantTried(tt.fails, 1)
+					if got := s.Node(1).Position().LSN; got != before {
+						s.Error("something was committed")
+					}
+					s.exec(s.Context(), s.db, insert)
+				})
+			})
+		}
+	}
 }
 
 func TestTheEndOfAContextEndsTheCallAndKeepsTheConnection(t *testing.T) {

@@ -35,6 +35,8 @@ func (r *run) judge(ctx context.Context, t *tries, err error) error {
 	}
 	told := r.broke(ctx, err)
 	switch {
+	case told == nil && r.verdict == committed:
+		return nil
 	case told == nil: // it has succeeded after all: the last thing to do is send it again
 		return unknown(n.name, err)
 	case ctx.Err() != nil, errors.Is(told, ErrOutcomeUnknown), errors.Is(told, ErrSessionLost):

@@ -28,6 +28,7 @@ type node struct {
 
 	turnedAway atomic.Pointer[pgconn.PgError] // the answer to the last probe's attempt to connect, if it was final
 
+	dialed atomic.Int64 // when a connection was made last, on the driver's clock in ns
 	misses atomic.Int32 // proofs in a row that failed
 	spared atomic.Int64 // until when, on the driver's clock in ns, no proof is asked for
 }
@@ -41,16 +42,19 @@ const (
 )
 
 // proved notes whether the node could prove that it was fresh.
-func (n *node) proved(fresh bool, now time.Time) {
+func (n *node) proved(fresh bool, now func() time.Time) {
 	if fresh {
-		n.misses.Store(0)
+		if n.misses.Load() != 0 {
+			n.misses.Store(0)
+			n.spared.Store(0)
+		}
 		return
 	}
 	pause := spareLongest
 	if m := n.misses.Add(1); m < 8 {
 		pause = min(spareFirst<<(m-1), spareLongest)
 	}
-	n.spared.Store(now.Add(pause).UnixNano())
+	n.spared.Store(now().Add(pause).UnixNano())
 }
 
 // dialTimeout bounds one attempt to connect, authentication included, unless
@@ -95,6 +99,7 @@ func (c *Cluster) dial(ctx context.Context, n *node) (*pool.Conn, error) {
 	}
 	// The node may have restarted, and a standby may then show an older state
 	// than before. What it has proved is void; it costs one read a proof.
+	n.dialed.Store(c.now().UnixNano())
 	n.load.ResetReplay(0)
 	return conn, nil
 }

@@ -31,8 +31,11 @@ func (r *run) outcome(call *pool.Call) error {
 		return call.Err
 	}
 	r.afterward()
+	if tx := r.session.tx; tx != nil && call.Identity.XID != 0 {
+		tx.identity = call.Identity
+	}
 	if call.Warned && r.q.writes() {
-		r.q.session.wroteBlindly(true)
+		r.q.session.mayHaveWritten(true)
 		return unknown(r.place.node.name, errNotReplicated)
 	}
 	return r.learn(call)
@@ -47,6 +50,8 @@ func failed(call *pool.Call) bool {
 		return false
 	case call.End != pool.HelperNone:
 		return call.EndTag != "COMMIT"
+	case call.Identify: // in a transaction, which has failed with it
+		return true
 	default:
 		return call.ErrAt != pool.StageAfter || !call.Completed
 	}
@@ -135,17 +140,19 @@ func (r *run) broke(ctx context.Context, err error) error {
 	}
 	s, n := r.session, r.place.node
 	s.cluster.blame(n, err)
-	told := r.lostOutcome(call, lost)
-	if s.held != r.conn {
+	held := s.held == r.conn
+	var gone error
+	if held {
+		r.over = true
+		n.load.End(0)
+		gone = s.lose(err)
+	} else {
 		r.release()
-		return told
 	}
-	r.over = true
-	n.load.End(0)
-	gone := s.lose(err)
+	told := r.lostOutcome(ctx, call, lost)
 	switch {
-	case told == nil:
-		return nil
+	case told == nil || !held:
+		return told
 	case s.tx != nil && !r.q.stmt.TxControl:
 		return gone
 	default:
@@ -163,13 +170,14 @@ func (r *run) cut(ctx context.Context, cut *pool.InterruptedError) error {
 	case r.q.repeatable() || r.session.tx != nil && !r.q.stmt.TxControl:
 		return sent(n.name, err)
 	}
-	r.q.session.wroteBlindly(true)
+	r.q.session.mayHaveWritten(true)
 	return unknown(n.name, err)
 }
 
 // lostOutcome says what a statement whose connection broke may have done; nil
-// means that it was committed.
-func (r *run) lostOutcome(call *pool.Call, lost *pool.LostError) error {
+// means that it was committed. The connection must have been given back: finding
+// out may take another one.
+func (r *run) lostOutcome(ctx context.Context, call *pool.Call, lost *pool.LostError) error {
 	n := r.place.node
 	switch {
 	case succeeded(call):
@@ -183,8 +191,12 @@ func (r *run) lostOutcome(call *pool.Call, lost *pool.LostError) error {
 		return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost))
 	case r.q.stmt.Class == router.Write && endedBeforeCommit(lost):
 		return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
+	case call.End == pool.HelperCommit:
+		w := lostWrite{node: n, pid: r.conn.PID(), id: call.Identity, session: r.q.session}
+		r.verdict = r.session.cluster.resolve(ctx, w)
+		return r.verdict.told(&w, lost)
 	default:
-		r.q.session.wroteBlindly(true)
+		r.q.session.mayHaveWritten(true)
 		return unknown(n.name, lost)
 	}
 }

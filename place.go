@@ -194,7 +194,7 @@ func (c *Cluster) decideReplica(r *routes, q *query, t *tries) (place, error) {
 		return c.pickFresh(r, place{want: lsn, reason: "bounded read"}, q, t)
 	case levelSession, levelStrong:
 	}
-	if _, blind := q.session.blind(); blind {
+	if _, blind := q.session.blind(); blind && (r.primary != nil || r.fenced != nil || q.session.mustLearn()) {
 		return place{}, errNoPosition
 	}
 	if q.session.ahead(r.view) {
@@ -238,11 +238,9 @@ func (c *Cluster) pickFresh(r *routes, p place, q *query, t *tries) (place, erro
 
 // pick has the balancer choose among candidates.
 func (c *Cluster) pick(r *routes, nodes []*node, loads []*router.Backend, p place, q *query, t *tries) (place, error) {
-	need := router.Need{Zone: c.config.Zone, MaxLag: c.config.MaxLag, Now: c.now().UnixNano(), MaxWeight: r.heaviest}
-	for i, n := range nodes {
-		if slices.Contains(t.tried, n) || p.check && n.spared.Load() > need.Now {
-			need.Tried.Add(i)
-		}
+	need := router.Need{Zone: c.config.Zone, MaxLag: c.config.MaxLag, Now: c.rampClock(), MaxWeight: r.heaviest}
+	if len(t.tried) > 0 || p.check {
+		c.exclude(nodes, &need, p, t)
 	}
 	if !p.check {
 		need.Replayed = p.want
@@ -253,6 +251,38 @@ func (c *Cluster) pick(r *routes, nodes []*node, loads []*router.Backend, p plac
 	}
 	p.node, p.replica = nodes[i], true
 	return p, nil
+}
+
+// exclude rules out nodes that this statement has tried, and such as have just
+// failed the proof that it asks for.
+func (c *Cluster) exclude(nodes []*node, need *router.Need, p place, t *tries) {
+	now := int64(0) // the clock is not read for nothing
+	for i, n := range nodes {
+		spared := int64(0)
+		if p.check {
+			spared = n.spared.Load()
+		}
+		if spared != 0 && now == 0 {
+			now = c.now().UnixNano()
+		}
+		if spared > now || slices.Contains(t.tried, n) {
+			need.Tried.Add(i)
+		}
+	}
+}
+
+// rampClock returns the time for the balancer: 0, at which nobody is in its slow
+// start, unless a node has come back not long ago.
+func (c *Cluster) rampClock() int64 {
+	until := c.rampUntil.Load()
+	if until == 0 {
+		return 0
+	}
+	now := c.now().UnixNano()
+	if now > until {
+		c.rampUntil.CompareAndSwap(until, 0)
+	}
+	return now
 }
 
 // describeView says in one line what the nodes are, for an error.

@@ -17,10 +17,33 @@ import (
 	"github.com/heliosdb/helios/pool"
 )
 
-// rows reads the answer of a statement from its connection, which it holds
-// until the last row was read or Close is called. It is used by one goroutine
-// at a time; database/sql sees to that.
+// rows is what database/sql holds of the answer of a statement. It is small, and
+// forgets its cursor when it is closed: the session uses that again, and closing
+// twice must not close what somebody else reads.
 type rows struct {
+	*cursor
+}
+
+// closed is the cursor of rows that were closed.
+var closed = &cursor{ended: true}
+
+// Close implements driver.Rows. It reads what is left; an error that comes with
+// it, such as a failed commit, is returned here.
+func (r *rows) Close() error {
+	c := r.cursor
+	if c == closed {
+		return nil
+	}
+	r.cursor = closed
+	err := c.close()
+	c.release()
+	return err
+}
+
+// cursor reads the answer of a statement from its connection, which it holds
+// until the last row was read or it is closed. It is used by one goroutine
+// at a time; database/sql sees to that.
+type cursor struct {
 	run     run
 	ctx     context.Context //nolint:containedctx // the statement's own: it ends with the rows
 	columns *columns
@@ -29,8 +52,26 @@ type rows struct {
 	err     error      // why it ended
 }
 
+// newCursor returns an empty cursor, one that served before if possible.
+func (s *Conn) newCursor(ctx context.Context) *cursor {
+	c := s.spare
+	if c == nil {
+		c = new(cursor)
+	}
+	s.spare = nil
+	c.run.session, c.ctx = s, ctx
+	return c
+}
+
+// release empties the cursor and leaves it to the session.
+func (r *cursor) release() {
+	s := r.run.session
+	*r = cursor{}
+	s.spare = r
+}
+
 // begin takes over from the statement's first news.
-func (r *rows) begin(event pool.Event) {
+func (r *cursor) begin(event pool.Event) {
 	if p := r.run.prepared; p != nil && r.run.q.formatsAsUsual() {
 		var ok bool
 		if r.columns, ok = p.Plan.(*columns); !ok && p.Fields != nil {
@@ -52,7 +93,7 @@ func (r *rows) begin(event pool.Event) {
 
 // described returns the result columns of a statement that was not prepared as
 // usual.
-func (r *rows) described() []pgconn.FieldDescription {
+func (r *cursor) described() []pgconn.FieldDescription {
 	p := r.run.prepared
 	if p == nil || p.Fields == nil {
 		return r.run.conn.Result().Fields
@@ -65,7 +106,7 @@ func (r *rows) described() []pgconn.FieldDescription {
 }
 
 // Columns implements driver.Rows.
-func (r *rows) Columns() []string {
+func (r *cursor) Columns() []string {
 	if r.columns == nil {
 		return nil
 	}
@@ -73,7 +114,7 @@ func (r *rows) Columns() []string {
 }
 
 // Next implements driver.Rows. A write is committed once Next has said io.EOF.
-func (r *rows) Next(dest []driver.Value) error {
+func (r *cursor) Next(dest []driver.Value) error {
 	if r.ended {
 		return r.end()
 	}
@@ -99,7 +140,7 @@ func (r *rows) Next(dest []driver.Value) error {
 }
 
 // end says how the rows ended.
-func (r *rows) end() error {
+func (r *cursor) end() error {
 	if r.err != nil {
 		return r.err
 	}
@@ -107,14 +148,13 @@ func (r *rows) end() error {
 }
 
 // finish settles the call and gives the connection back.
-func (r *rows) finish(err error) {
+func (r *cursor) finish(err error) {
 	r.ended = true
 	r.err = r.run.finish(r.ctx, err)
 }
 
-// Close implements driver.Rows. It reads what is left; an error that comes with
-// it, such as a failed commit, is returned here.
-func (r *rows) Close() error {
+// close reads what is left.
+func (r *cursor) close() error {
 	for !r.ended {
 		event, err := r.run.conn.Next(r.ctx)
 		if err != nil || event == pool.EventEnd {
@@ -125,11 +165,11 @@ func (r *rows) Close() error {
 }
 
 // HasNextResultSet implements driver.RowsNextResultSet.
-func (r *rows) HasNextResultSet() bool { return !r.ended && r.pending == pool.EventResult }
+func (r *cursor) HasNextResultSet() bool { return !r.ended && r.pending == pool.EventResult }
 
 // NextResultSet implements driver.RowsNextResultSet: the next result of a text
 // with several statements.
-func (r *rows) NextResultSet() error {
+func (r *cursor) NextResultSet() error {
 	for !r.ended && r.pending != pool.EventResult {
 		event, err := r.run.conn.Next(r.ctx)
 		switch {
@@ -149,7 +189,7 @@ func (r *rows) NextResultSet() error {
 
 // ColumnTypeDatabaseTypeName implements driver.RowsColumnTypeDatabaseTypeName:
 // the type's name in upper case, or its OID where pgx does not know it.
-func (r *rows) ColumnTypeDatabaseTypeName(i int) string {
+func (r *cursor) ColumnTypeDatabaseTypeName(i int) string {
 	if t, ok := r.columns.types.TypeForOID(r.field(i).DataTypeOID); ok {
 		return strings.ToUpper(t.Name)
 	}
@@ -160,7 +200,7 @@ func (r *rows) ColumnTypeDatabaseTypeName(i int) string {
 const varHeader = 4
 
 // ColumnTypeLength implements driver.RowsColumnTypeLength.
-func (r *rows) ColumnTypeLength(i int) (int64, bool) {
+func (r *cursor) ColumnTypeLength(i int) (int64, bool) {
 	switch f := r.field(i); f.DataTypeOID {
 	case pgtype.TextOID, pgtype.ByteaOID:
 		return math.MaxInt64, true
@@ -174,7 +214,7 @@ func (r *rows) ColumnTypeLength(i int) (int64, bool) {
 }
 
 // ColumnTypePrecisionScale implements driver.RowsColumnTypePrecisionScale.
-func (r *rows) ColumnTypePrecisionScale(i int) (precision, scale int64, ok bool) {
+func (r *cursor) ColumnTypePrecisionScale(i int) (precision, scale int64, ok bool) {
 	f := r.field(i)
 	if f.DataTypeOID != pgtype.NumericOID {
 		return 0, 0, false
@@ -184,7 +224,7 @@ func (r *rows) ColumnTypePrecisionScale(i int) (precision, scale int64, ok bool)
 }
 
 // ColumnTypeScanType implements driver.RowsColumnTypeScanType.
-func (r *rows) ColumnTypeScanType(i int) reflect.Type {
+func (r *cursor) ColumnTypeScanType(i int) reflect.Type {
 	switch r.field(i).DataTypeOID {
 	case pgtype.Float8OID, pgtype.NumericOID:
 		return reflect.TypeFor[float64]()
@@ -208,4 +248,4 @@ func (r *rows) ColumnTypeScanType(i int) reflect.Type {
 }
 
 // field describes column i.
-func (r *rows) field(i int) *pgconn.FieldDescription { return &r.columns.fields[i] }
+func (r *cursor) field(i int) *pgconn.FieldDescription { return &r.columns.fields[i] }

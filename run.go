@@ -21,6 +21,7 @@ type run struct {
 	began    int64     // when the statement was sent, for the latency balancer; 0 if nobody asks
 	asked    time.Time // before the position of a commit was asked for
 	over     bool      // the connection was given back
+	verdict  verdict   // what became of a commit whose answer was lost
 }
 
 // execute sends q where it belongs, again if that is safe, until there is an
@@ -49,7 +50,10 @@ func (r *run) execute(ctx context.Context) (pool.Event, error) {
 			return event, nil
 		}
 		told := r.judge(ctx, &t, err)
-		if told == nil {
+		switch {
+		case told == nil && r.verdict == committed:
+			return pool.EventEnd, nil
+		case told == nil:
 			continue
 		}
 		if _, wrong := told.(*argumentError); s.tx != nil && s.held == nil && !wrong { //nolint:errorlint // judge returns it bare
@@ -93,6 +97,7 @@ func (r *run) attempt(ctx context.Context, t *tries) (pool.Event, error) {
 type frame struct {
 	check, checkApart bool
 	begin             string
+	identify          bool
 	durability        bool
 	end               pool.Helper
 	committed, apart  bool
@@ -119,7 +124,8 @@ func (r *run) autocommit() frame {
 	}
 	switch {
 	case q.stmt.Class <= router.Write && q.stmt.Count <= 1: // a read that a standby has refused is none
-		return frame{begin: "BEGIN", durability: q.stmt.SetsLocal, end: pool.HelperCommit, committed: true}
+		all := r.session.cluster.config.Resolve == ResolveAll
+		return frame{begin: "BEGIN", identify: all, durability: q.stmt.SetsLocal, end: pool.HelperCommit, committed: true}
 	case q.stmt.TxControl:
 		return frame{} // a question inside somebody's transaction would take its snapshot
 	default:
@@ -146,6 +152,7 @@ func (r *run) send(ctx context.Context, f frame) (pool.Event, error) {
 	call.SegmentSize = r.session.cluster.routes.Load().view.Settings.SegmentSize
 	call.Check, call.CheckApart = f.check, f.checkApart
 	call.ReadLSN, call.Begin = f.readLSN, f.begin
+	call.Identify, call.EarlyAnswer = f.identify, f.end != pool.HelperNone
 	call.Durability, call.End, call.Committed, call.ApartFromEnd = f.durability, f.end, f.committed, f.apart
 	call.Relaxed = f.apart && q.stmt.SetsLocal || f.readLSN && r.place.relaxed
 	call.Main = r.prepared
@@ -188,10 +195,24 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	} else if r.prepared, err = r.conn.Prepare(ctx, q.stmt.SQL, q.unnamed()); err != nil {
 		return err
 	}
-	if err := r.conn.Bind(r.prepared, q.args, q.resultFormats(r.prepared.Fields)); err != nil {
+	if err := r.bind(); err != nil {
 		return &argumentError{err}
 	}
 	return nil
+}
+
+// bind encodes the arguments. Should one of them panic, the program may go on,
+// and nobody else would give the connection back.
+func (r *run) bind() error {
+	done := false
+	defer func() {
+		if !done {
+			r.release()
+		}
+	}()
+	err := r.conn.Bind(r.prepared, r.q.args, r.q.resultFormats(r.prepared.Fields))
+	done = true
+	return err
 }
 
 // argumentError says that the arguments do not fit the statement. Nothing was
@@ -236,7 +257,7 @@ func (r *run) fresh(call *pool.Call) bool {
 	}
 	n.load.SawReplay(call.Position)
 	fresh := call.Position >= r.place.want
-	n.proved(fresh, r.session.cluster.now())
+	n.proved(fresh, r.session.cluster.now)
 	return fresh
 }
 

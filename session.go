@@ -24,6 +24,7 @@ type Session struct {
 	// position covers by now. While they differ, reads go to the primary, and
 	// learn there.
 	writes, learned atomic.Uint64
+	ackedAt         atomic.Uint64 // of writes, the last that the application was told has succeeded
 	unsureAt        atomic.Uint64 // of writes, the last that may have been committed without waiting for its flush
 	lent            atomic.Int64  // connections handed out through which somebody may be writing
 }
@@ -75,13 +76,18 @@ func (s *Session) Advance(t Token) {
 	}
 }
 
-// wroteBlindly notes a write whose position is not known. relaxed means that it
-// may have been committed with another synchronous_commit than the server's own.
-func (s *Session) wroteBlindly(relaxed bool) {
+// wroteBlindly notes a write that succeeded and whose position is not known.
+// relaxed means that it may have been committed with another synchronous_commit
+// than the server's own.
+func (s *Session) wroteBlindly(relaxed bool) { raise(&s.ackedAt, s.mayHaveWritten(relaxed)) }
+
+// mayHaveWritten notes a write whose outcome is not known. It returns its number.
+func (s *Session) mayHaveWritten(relaxed bool) uint64 {
 	n := s.writes.Add(1)
 	if relaxed {
 		raise(&s.unsureAt, n)
 	}
+	return n
 }
 
 // unsure reports whether a write to learn about may be beyond what is flushed.
@@ -94,12 +100,18 @@ func (s *Session) blind() (uint64, bool) {
 	return n, n != s.learned.Load() || s.lent.Load() > 0
 }
 
+// mustLearn reports whether the writes to learn about include one that was
+// acknowledged: then no read may do without. Those of unknown outcome are looked
+// for where a primary answers, and are nobody's right.
+func (s *Session) mustLearn() bool { return s.ackedAt.Load() > s.learned.Load() || s.lent.Load() > 0 }
+
 // copied returns a session that has seen what s has seen, for questions that
 // must not change s.
 func (s *Session) copied() *Session {
 	c := NewSession()
 	c.seen.Store(s.seen.Load())
 	c.writes.Store(s.writes.Load())
+	c.ackedAt.Store(s.ackedAt.Load())
 	c.learned.Store(s.learned.Load())
 	c.lent.Store(s.lent.Load())
 	return c

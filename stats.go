@@ -20,6 +20,7 @@ type counts struct {
 	conflicts      atomic.Uint64
 	waits          atomic.Uint64
 	writesLost     atomic.Uint64
+	resolved       atomic.Uint64
 	primaryChanges atomic.Uint64
 }
 
@@ -72,6 +73,7 @@ type Stats struct {
 	Conflicts      uint64            `json:"conflicts"`       // reads that replay cancelled
 	Waits          uint64            `json:"waits"`           // statements that waited for a node
 	WritesLost     uint64            `json:"writes_lost"`     // times a session was told that a failover lost its write
+	Resolved       uint64            `json:"resolved"`        // commits whose answer was lost and whose outcome was found out
 	PrimaryChanges uint64            `json:"primary_changes"` // primaries found, the first one too
 	Sessions       int               `json:"sessions"`        // named sessions that are remembered
 	Statements     int               `json:"statements"`      // texts whose class is remembered
@@ -125,6 +127,7 @@ func (c *Cluster) Stats() Stats {
 		Conflicts:      c.counts.conflicts.Load(),
 		Waits:          c.counts.waits.Load(),
 		WritesLost:     c.counts.writesLost.Load(),
+		Resolved:       c.counts.resolved.Load(),
 		PrimaryChanges: c.counts.primaryChanges.Load(),
 		Sessions:       c.named.len(),
 		Statements:     c.statements.Len(),
@@ -183,8 +186,8 @@ func (c *Cluster) Explain(ctx context.Context, sql string) (Route, error) {
 		return Route{}, err
 	}
 	s := Conn{cluster: c}
-	q, err := s.newQuery(ctx, sql, nil)
-	if err != nil {
+	var q query
+	if err := s.newQuery(ctx, &q, sql, nil); err != nil {
 		return Route{}, err
 	}
 	q.session = q.session.copied() // a loss is told to the session itself, not to who explains
@@ -215,8 +218,8 @@ func (c *Cluster) ReplicaForRead(ctx context.Context, strategy router.Balance) (
 		return "", err
 	}
 	s := Conn{cluster: c, seed: c.seeds.Add(1)}
-	q, err := s.newQuery(ctx, "SELECT", nil)
-	if err != nil {
+	var q query
+	if err := s.newQuery(ctx, &q, "SELECT", nil); err != nil {
 		return "", err
 	}
 	for {

@@ -20,21 +20,28 @@ import (
 // commit's position. A transaction of n statements costs n+1 round trips.
 type tx struct {
 	session  *Conn
-	begin    string   // what opens it on the server
-	readOnly bool     // and may run on a replica
-	begun    bool     // the server knows of it
-	wrote    bool     // a statement that may write was sent
-	voids    bool     // a statement may have made prepared statements void
-	local    bool     // a statement may have changed synchronous_commit for it
-	scope    *Session // whose token its commit moves
-	wish     *wish    // of the context it was begun with; nil if it had none
-	failed   bool     // a statement failed that PostgreSQL does not count as part of it: it is over all the same
+	begin    string        // what opens it on the server
+	readOnly bool          // and may run on a replica
+	begun    bool          // the server knows of it
+	wrote    bool          // a statement that may write was sent
+	voids    bool          // a statement may have made prepared statements void
+	local    bool          // a statement may have changed synchronous_commit for it
+	scope    *Session      // whose token its commit moves
+	identity pool.Identity // what its outcome can be found out with
+	hidden   bool          // a statement may have written that carried no question for it
+	wish     *wish         // of the context it was begun with; nil if it had none
+	failed   bool          // a statement failed that PostgreSQL does not count as part of it: it is over all the same
 }
 
 // Commit and Rollback have no context of their own.
 const (
 	commitTimeout   = 30 * time.Second
 	rollbackTimeout = 5 * time.Second
+)
+
+var (
+	errCommitTimeout   = fmt.Errorf("no answer to COMMIT within %v", commitTimeout)
+	errRollbackTimeout = fmt.Errorf("no answer to ROLLBACK within %v", rollbackTimeout)
 )
 
 // errAborted is what PostgreSQL answers in a transaction that has failed.
@@ -111,7 +118,19 @@ func isolationClause(level sql.IsolationLevel) (string, error) {
 // that a replica is fresh has a Sync of its own: nothing may come between BEGIN
 // and the snapshot.
 func (t *tx) opening(r *run) frame {
-	return frame{check: r.place.check, checkApart: true, begin: t.begin}
+	return frame{check: r.place.check, checkApart: true, begin: t.begin, identify: t.identifies(&r.q)}
+}
+
+// identifies reports whether a statement carries the question for the identity of
+// the transaction: one that may write and can have something behind it.
+func (t *tx) identifies(q *query) bool {
+	return !t.readOnly && q.writes() && q.stmt.Count == 1 && !q.stmt.TxControl && t.session.cluster.config.Resolve != ResolveOff
+}
+
+// savepoint reports whether a statement sets or releases a savepoint, and so
+// writes nothing itself.
+func savepoint(stmt *router.Statement) bool {
+	return stmt.Count == 1 && (stmt.Verb == "SAVEPOINT" || stmt.Verb == "RELEASE")
 }
 
 // sending notes what a statement may do to the transaction.
@@ -120,6 +139,7 @@ func (t *tx) sending(q *query) {
 	t.wrote = t.wrote || q.stmt.Class != router.Read || q.learned
 	t.local = t.local || q.stmt.SetsLocal
 	t.voids = t.voids || q.stmt.Invalidates && q.stmt.Class != router.Session
+	t.hidden = t.hidden || q.writes() && !t.identifies(q) && !savepoint(q.stmt)
 	t.scope = q.session
 }
 
@@ -136,9 +156,7 @@ func (t *tx) Commit() error {
 		t.rollback()
 		return pgx.ErrTxCommitRollback
 	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), commitTimeout,
-		fmt.Errorf("no answer to COMMIT within %v", commitTimeout))
-	defer cancel()
+	ctx := context.Background()
 	if err := s.settle(ctx); err != nil {
 		return err
 	}
@@ -168,10 +186,12 @@ func (t *tx) commit(ctx context.Context) error {
 	call.Committed = t.wrote && s.cluster.config.LSN == LSNEager
 	call.Durability = call.Committed && t.local
 	asked := s.cluster.now()
+	conn.Limit(commitTimeout, errCommitTimeout)
 	err := conn.Send(ctx)
 	if err == nil {
 		err = conn.Drain(ctx)
 	}
+	conn.Unlimit()
 	defer t.letGo()
 	t.local = t.local || conn.Touched()
 	switch {
@@ -193,7 +213,7 @@ func (t *tx) committed(n *node, call *pool.Call, asked time.Time) error {
 	c := t.session.cluster
 	switch {
 	case call.Warned && t.wrote:
-		t.scope.wroteBlindly(t.local)
+		t.scope.mayHaveWritten(t.local)
 		return unknown(n.name, errNotReplicated)
 	case call.CommitLSN != 0:
 		return c.committed(n, t.scope, call, 0, asked)
@@ -215,9 +235,13 @@ func (t *tx) uncertain(ctx context.Context, n *node, call *pool.Call, err error)
 			return &RouteError{Node: n.name, Sent: lost.Sent, Err: fmt.Errorf("%w: %w", ErrNotCommitted, err)}
 		case endedBeforeCommit(lost):
 			return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
+		case !t.hidden:
+			w := lostWrite{node: n, pid: t.session.held.PID(), id: t.identity, session: t.scope}
+			t.letGo() // finding out may take another connection
+			return t.session.cluster.resolve(ctx, w).told(&w, err)
 		}
 	}
-	t.scope.wroteBlindly(t.local)
+	t.scope.mayHaveWritten(t.local)
 	return unknown(n.name, interrupted(ctx, err))
 }
 
@@ -240,13 +264,14 @@ func (t *tx) rollback() {
 	if !s.pinned && !s.held.Idle() {
 		return
 	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), rollbackTimeout,
-		fmt.Errorf("no answer to ROLLBACK within %v", rollbackTimeout))
-	defer cancel()
+	ctx := context.Background()
 	if s.settle(ctx) != nil || s.held.TxStatus() == 'I' {
 		return
 	}
-	if err := s.rollBack(ctx); err != nil {
+	s.held.Limit(rollbackTimeout, errRollbackTimeout)
+	err := s.rollBack(ctx)
+	s.held.Unlimit()
+	if err != nil {
 		s.held.Abort(err)
 	}
 }

@@ -25,6 +25,8 @@ type Call struct {
 	Begin        string    // opens a transaction; "BEGIN" is HelperBegin
 	Main         *Prepared // the application's statement, with the Params bound; nil if there is none
 	Text         string    // instead of Main: sent by the simple protocol, may hold several statements
+	Identify     bool      // HelperIdentity behind Main
+	EarlyAnswer  bool      // the server sends what it has to say so far before it goes on behind that
 	Durability   bool      // HelperDurability
 	End          Helper    // HelperCommit or HelperRollback
 	Committed    bool      // HelperCommitted behind the end
@@ -42,6 +44,7 @@ type Call struct {
 	Position       wal.LSN                   // what its queries see
 	CommitLSN      wal.LSN                   // surely at or behind the end of the commit record; 0 if not known
 	CommitTimeline wal.Timeline              // of CommitLSN
+	Identity       Identity                  // of the transaction, as HelperIdentity answered
 	EndTag         string                    // COMMIT or ROLLBACK, as the server answered the End
 	Affected       int64                     // rows that Main, or the last statement of Text, says it touched
 	Answered       bool                      // the Sync behind Main, or Text itself, was answered: what it did is done
@@ -65,9 +68,10 @@ type Stage uint8
 const (
 	// StageBefore is everything in front of the application's statement.
 	StageBefore Stage = iota
-	// StageMain is the application's statement.
+	// StageMain is the application's statement, and the commit by its own Sync
+	// where no End follows.
 	StageMain
-	// StageAfter is everything behind it: the commit and what is asked after it.
+	// StageAfter is everything behind it: the End and what is asked after it.
 	StageAfter
 )
 
@@ -216,6 +220,13 @@ func (c *Conn) sendMain(r *Call) {
 
 // sendAfter sends what stands behind the statement, and the last Sync.
 func (c *Conn) sendAfter(r *Call) {
+	if r.Identify {
+		c.add(r, step{kind: stepHelper, helper: HelperIdentity})
+		c.sendHelper(HelperIdentity)
+		if r.EarlyAnswer {
+			c.fe.Send(&c.flush)
+		}
+	}
 	if r.Durability {
 		c.add(r, step{kind: stepHelper, helper: HelperDurability})
 		c.sendHelper(HelperDurability)
@@ -251,10 +262,14 @@ func (c *Conn) sendSync(r *Call) {
 func (c *Conn) failure(ctx context.Context, err error) error {
 	sent := c.describing == nil && // what is only described is not executed
 		c.wire.sent.Load() != c.call.sentBefore
-	interrupted := ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded)
 	c.disarm()
-	if interrupted {
-		return &InterruptedError{Sent: sent, Err: context.Cause(ctx)}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		switch {
+		case ctx.Err() != nil:
+			return &InterruptedError{Sent: sent, Err: context.Cause(ctx)}
+		case c.limit != nil:
+			return &InterruptedError{Sent: sent, Err: c.limit}
+		}
 	}
 	c.Abort(nil)
 	if cause := c.cause.Load(); cause != nil {

@@ -62,6 +62,7 @@ type Conn struct {
 
 	call  Call
 	watch watch
+	limit error // why a call is interrupted that takes longer than Limit allows; nil without a limit
 
 	// Messages that are sent again and again.
 	parse    pgproto3.Parse
@@ -70,6 +71,7 @@ type Conn struct {
 	execute  pgproto3.Execute
 	closing  pgproto3.Close
 	sync     pgproto3.Sync
+	flush    pgproto3.Flush
 	query    pgproto3.Query
 }
 
@@ -262,6 +264,20 @@ func (c *Conn) Absorb() bool {
 		}
 	}
 	return !c.broken.Load()
+}
+
+// Limit interrupts the calls that follow with cause, as the end of a context
+// would, unless they are over after d. It is for calls that have no context: one
+// with a timeout costs nine objects. Unlimit ends it.
+func (c *Conn) Limit(d time.Duration, cause error) {
+	c.limit = cause
+	c.socket.SetDeadline(time.Now().Add(d)) //nolint:errcheck // a closed socket fails at its next use
+}
+
+// Unlimit ends what Limit began.
+func (c *Conn) Unlimit() {
+	c.limit = nil
+	c.socket.SetDeadline(time.Time{}) //nolint:errcheck // a closed socket fails at its next use
 }
 
 // watch interrupts reads and writes when the context of a call ends.

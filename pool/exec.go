@@ -182,15 +182,14 @@ func (c *Conn) takeError(m *pgproto3.ErrorResponse) {
 // stage says to which part of the call the current step belongs.
 func (r *Call) stage() Stage {
 	for i := range r.n {
-		if kind := r.steps[i].kind; kind == stepMain || kind == stepSimple {
-			switch {
-			case r.at < i:
-				return StageBefore
-			case r.at == i:
-				return StageMain
-			default:
-				return StageAfter
-			}
+		switch kind := r.steps[i].kind; {
+		case kind != stepMain && kind != stepSimple:
+		case r.at < i:
+			return StageBefore
+		case r.at == i, r.at == i+1 && r.at < r.n && r.steps[r.at].kind == stepSync:
+			return StageMain // its Sync commits it: what fails then is the statement
+		default:
+			return StageAfter
 		}
 	}
 	return StageAfter

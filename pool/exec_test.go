@@ -165,6 +165,25 @@ func TestTheErrorOfACallSaysWhereItHappened(t *testing.T) {
 	}
 }
 
+// A statement without a COMMIT behind it is committed by its Sync.
+func TestAFailureOfTheImplicitCommitBelongsToTheStatement(t *testing.T) {
+	for name, apart := range map[string]bool{"alone": false, "a question behind it": true} {
+		t.Run(name, func(t *testing.T) {
+			onWire(t, func(w *wired) {
+				p := w.prepare(insert)
+				w.node.Inject(insert, 1, pgfake.Fault{AtCommit: &pgfake.Error{Code: "23503"}})
+				call, _ := w.call(func(c *Call) { c.Main, c.Committed, c.ApartFromEnd = p, apart, apart })
+				if call.Err == nil || call.Err.Code != "23503" || call.ErrAt != StageMain {
+					w.Errorf("error %v at stage %d, want 23503 at %d", call.Err, call.ErrAt, StageMain)
+				}
+				if apart && call.CommitLSN == 0 {
+					w.Error("what stands behind the statement's Sync was not answered")
+				}
+			})
+		})
+	}
+}
+
 func TestTheCommitPositionIsBehindTheCommitRecord(t *testing.T) {
 	for name, tt := range map[string]struct {
 		relaxed bool

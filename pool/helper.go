@@ -26,6 +26,10 @@ const (
 	// HelperDurability asks how the transaction that is about to commit will
 	// do so. Only the transaction itself knows: SET LOCAL is gone after it.
 	HelperDurability
+	// HelperIdentity asks which transaction this is, on which run of which
+	// server. Behind a write it is what the outcome of a lost commit can be found
+	// out with.
+	HelperIdentity
 	// HelperBegin opens a transaction.
 	HelperBegin
 	// HelperCommit ends it.
@@ -44,9 +48,12 @@ var helperSQL = [helperCount]string{
 	HelperCommitted: `SELECT pg_catalog.pg_current_wal_flush_lsn(), pg_catalog.pg_current_wal_insert_lsn(),` +
 		` pg_catalog.current_setting('synchronous_commit'), pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())`,
 	HelperDurability: `SELECT pg_catalog.current_setting('synchronous_commit')`,
-	HelperBegin:      `BEGIN`,
-	HelperCommit:     `COMMIT`,
-	HelperRollback:   `ROLLBACK`,
+	HelperIdentity: `SELECT pg_catalog.pg_current_xact_id_if_assigned(), pg_catalog.pg_current_wal_insert_lsn(),` +
+		` pg_catalog.pg_last_wal_replay_lsn(), pg_catalog.pg_postmaster_start_time(),` +
+		` pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())`,
+	HelperBegin:    `BEGIN`,
+	HelperCommit:   `COMMIT`,
+	HelperRollback: `ROLLBACK`,
 }
 
 // helpers is what a connection knows about its helpers.
@@ -88,6 +95,10 @@ func (c *Conn) takeHelperRow(h Helper, row [][]byte) {
 		}
 	case HelperDurability:
 		c.call.relaxed = len(row) == 1 && string(row[0]) == "off"
+	case HelperIdentity:
+		if len(row) == 5 {
+			c.call.Identity = identity(row)
+		}
 	case HelperNone, HelperBegin, HelperCommit, HelperRollback, helperCount:
 	}
 }
@@ -100,17 +111,52 @@ func (r *Call) committed(row [][]byte) {
 	if r.Relaxed || r.relaxed || string(row[2]) == "off" {
 		r.CommitLSN = binaryLSN(row[1]).EndOfRecord(r.SegmentSize)
 	}
-	if len(row[3]) >= 8 {
-		if tli, err := strconv.ParseUint(string(row[3][:8]), 16, 32); err == nil {
-			r.CommitTimeline = wal.Timeline(tli)
-		}
+	r.CommitTimeline = fileTimeline(row[3])
+}
+
+// fileTimeline returns the timeline in the name of a WAL file; 0 if it has none.
+func fileTimeline(name []byte) wal.Timeline {
+	if len(name) < 8 {
+		return 0
+	}
+	timeline, err := strconv.ParseUint(string(name[:8]), 16, 32)
+	if err != nil {
+		return 0
+	}
+	return wal.Timeline(timeline)
+}
+
+// An Identity says which transaction a write was part of. The zero Identity
+// names none: nothing was written, or nobody asked.
+type Identity struct {
+	XID uint64       // with its epoch (xid8); 0 if the transaction has none
+	At  wal.Position // at or behind WAL of the transaction, before its commit
+	Run Run          // of the server
+}
+
+// A Run is the time from one start of a server, or recovery from a crash, to the
+// next: what a server that answers from the same Run knew, it has not forgotten.
+type Run struct {
+	Recovered wal.LSN // where the last recovery ended; 0 if there was none since a clean stop
+	Started   int64   // when the postmaster was started, in PostgreSQL's microseconds
+}
+
+// identity reads the answer of HelperIdentity.
+func identity(row [][]byte) Identity {
+	return Identity{
+		XID: binaryUint64(row[0]),
+		At:  wal.Position{Timeline: fileTimeline(row[4]), LSN: binaryLSN(row[1])},
+		Run: Run{Recovered: binaryLSN(row[2]), Started: int64(binaryUint64(row[3]))},
 	}
 }
 
 // binaryLSN reads the binary form of a pg_lsn; NULL is no position.
-func binaryLSN(b []byte) wal.LSN {
+func binaryLSN(b []byte) wal.LSN { return wal.LSN(binaryUint64(b)) }
+
+// binaryUint64 reads eight bytes; NULL is 0.
+func binaryUint64(b []byte) uint64 {
 	if len(b) != 8 {
 		return 0
 	}
-	return wal.LSN(binary.BigEndian.Uint64(b))
+	return binary.BigEndian.Uint64(b)
 }

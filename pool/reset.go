@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // resetSession undoes what a session can leave behind, and keeps prepared
@@ -75,6 +76,7 @@ func (c *Conn) resetState(ctx context.Context) error {
 		return nil
 	}
 	c.ForgetAll()
+	*c.TypeMap() = *pgtype.NewMap() // which the session may have changed through Pgx
 	return c.pgx.DeallocateAll(ctx) // pgx forgets its own as well
 }
 

@@ -118,15 +118,22 @@ const (
 	words int = iota
 )
 
-// keywords holds PostgreSQL's keywords (parser/kwlist.h) in upper case, in a
-// table with open addressing.
+// keywords holds PostgreSQL's keywords (parser/kwlist.h) in a table with open
+// addressing.
 var keywords = newKeywordTable()
 
-// keywordTable finds a keyword by a few of its letters. It is less than a quarter
-// full, so that most names that are no keyword meet an empty place.
-type keywordTable [2048]struct {
-	name string
-	word word
+// keywordSlots is a power of two: less than a quarter of the table is full, so
+// that most names that are no keyword meet an empty place.
+const keywordSlots = 1 << keywordBits
+
+const keywordBits = 11
+
+// keywordTable finds a keyword by its first eight letters, in one comparison.
+// What it takes to see that a name is none lies close together.
+type keywordTable struct {
+	heads [keywordSlots]uint64 // the first eight letters in upper case, filled up with zeros; 0: no keyword
+	words [keywordSlots]word
+	names [keywordSlots]string // in upper case
 }
 
 // longestKeyword is the length of CURRENT_TIMESTAMP.
@@ -145,30 +152,57 @@ func upperBytes() (t [256]byte) {
 	return t
 }
 
-// wordSlot is the place at which the search for a name begins.
-func wordSlot(s string) int {
-	n := len(s)
-	h := uint32(upper[s[0]]) | uint32(upper[s[n/2]])<<8 | uint32(upper[s[n-1]])<<16 | uint32(n)<<24
-	return int(h * 0x9E3779B1 >> 21)
+// headLength is how many letters of a name make its head.
+const headLength = 8
+
+// headOf returns the first letters of the name src[start:end] in upper case. What
+// is no letter is changed as well, to what occurs in no keyword.
+func headOf(src string, start, end int) uint64 {
+	const caseBit = 0x2020202020202020
+	n := end - start
+	if s := src[start:]; len(s) >= headLength { // one load for the compiler
+		head := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		if n < headLength {
+			head &= 1<<(8*n) - 1
+		}
+		return head &^ caseBit
+	}
+	head := uint64(0)
+	for i := range n {
+		head |= uint64(src[start+i]) << (8 * i)
+	}
+	return head &^ caseBit
 }
 
-// lookupWord returns which keyword s is, in any case of letters.
-func lookupWord(s string) word {
-	if len(s) < 2 || len(s) > longestKeyword {
+// keywordSlot is the place at which the search for a name begins.
+func keywordSlot(head uint64) int { return int(head * 0x9E3779B97F4A7C15 >> (64 - keywordBits)) }
+
+// lookupWord returns which keyword the name src[start:end] is, in any case of
+// letters.
+func lookupWord(src string, start, end int) word {
+	n := end - start
+	if n < 2 || n > longestKeyword {
 		return noWord
 	}
-	for slot := wordSlot(s); ; slot = (slot + 1) % len(keywords) {
-		switch e := &keywords[slot]; {
-		case e.name == "":
+	head := headOf(src, start, end)
+	for slot := keywordSlot(head); ; slot = (slot + 1) % keywordSlots {
+		switch keywords.heads[slot] {
+		case 0:
 			return noWord
-		case len(e.name) == len(s) && equalsUpper(s, e.name):
-			return e.word
+		case head:
+			if name := keywords.names[slot]; n <= headLength && len(name) == n || equalsUpper(src[start:end], name) {
+				return keywords.words[slot]
+			}
 		}
 	}
 }
 
-// equalsUpper reports whether s in upper case is name. Both are equally long.
+// equalsUpper reports whether s in upper case is name.
 func equalsUpper(s, name string) bool {
+	if len(s) != len(name) {
+		return false
+	}
 	for i := range len(s) {
 		if upper[s[i]] != name[i] {
 			return false
@@ -177,26 +211,29 @@ func equalsUpper(s, name string) bool {
 	return true
 }
 
-func newKeywordTable() (t keywordTable) {
-	add := func(name string, w word) {
-		slot := wordSlot(name)
-		for t[slot].name != "" {
-			slot = (slot + 1) % len(t)
-		}
-		t[slot].name, t[slot].word = name, w
-	}
+func newKeywordTable() *keywordTable {
+	t := new(keywordTable)
 	for w, names := range specialWords {
 		for name := range strings.FieldsSeq(names) {
-			add(name, word(w))
+			t.add(name, word(w))
 		}
 	}
 	for name := range strings.FieldsSeq(listWords) {
-		add(name, listWord)
+		t.add(name, listWord)
 	}
 	for name := range strings.FieldsSeq(plainWords) {
-		add(name, plainWord)
+		t.add(name, plainWord)
 	}
 	return t
+}
+
+func (t *keywordTable) add(name string, w word) {
+	head := headOf(name, 0, len(name))
+	slot := keywordSlot(head)
+	for t.heads[slot] != 0 {
+		slot = (slot + 1) % keywordSlots
+	}
+	t.heads[slot], t.names[slot], t.words[slot] = head, name, w
 }
 
 var specialWords = [words]string{

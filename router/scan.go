@@ -53,6 +53,7 @@ const (
 	classQuote
 	classDoubleQuote
 	classDollar
+	classEnd // no byte at all: the text has ended
 )
 
 var (
@@ -100,18 +101,27 @@ type scanner struct {
 }
 
 // next returns the next token. After the last one it returns kind end for ever.
-func (s *scanner) next() token {
-	s.skipSpace()
-	if s.pos >= len(s.src) {
-		return token{}
+func (s *scanner) next() (t token) {
+	class := classEnd
+	src, pos := s.src, s.pos
+	for ; pos < len(src); pos++ {
+		if class = classes[src[pos]]; class != classSpace {
+			break
+		}
 	}
-	t := token{start: int32(s.pos)} // Classify bounds the length
-	switch b := s.src[s.pos]; classes[b] {
+	s.pos = pos
+	if class == classOperator { // a comment begins with what may be one
+		class = s.skipComments()
+	}
+	t.start = int32(s.pos) // Classify bounds the length
+	switch class {
+	case classEnd, classSpace:
+		return token{}
 	case classLetter:
 		t.kind, t.word = s.scanName()
 	case classSelf:
+		t.kind = selfKind(src[s.pos])
 		s.pos++
-		t.kind = selfKind(b)
 	case classDigit:
 		t.kind = s.scanNumber()
 	case classOperator:
@@ -134,25 +144,31 @@ func (s *scanner) next() token {
 	return t
 }
 
-// skipSpace moves to the next byte that is neither white space nor comment.
-func (s *scanner) skipSpace() {
-	for {
-		src, pos := s.src, s.pos
-		for pos < len(src) && classes[src[pos]] == classSpace {
-			pos++
-		}
-		s.pos = pos
-		switch {
-		case pos+1 >= len(src):
-			return
-		case src[pos] == '-' && src[pos+1] == '-':
-			s.skipLine()
-		case src[pos] == '/' && src[pos+1] == '*':
-			s.skipBlock()
-		default:
-			return
+// skipComments moves to the next byte that is neither white space nor part of a
+// comment, and returns what it begins.
+func (s *scanner) skipComments() byteClass {
+	for s.skipComment() {
+		for classes[s.at(0)] == classSpace {
+			s.pos++
 		}
 	}
+	if s.pos >= len(s.src) {
+		return classEnd
+	}
+	return classes[s.src[s.pos]]
+}
+
+// skipComment moves behind the comment that begins here, if one does.
+func (s *scanner) skipComment() bool {
+	switch b := s.at(0); {
+	case b == '-' && s.at(1) == '-':
+		s.skipLine()
+	case b == '/' && s.at(1) == '*':
+		s.skipBlock()
+	default:
+		return false
+	}
+	return true
 }
 
 // at returns the byte n places ahead, 0 behind the end of the text.
@@ -206,7 +222,7 @@ func (s *scanner) scanName() (kind, word) {
 			return k, noWord
 		}
 	}
-	return name, lookupWord(src[start:pos])
+	return name, lookupWord(src, start, pos)
 }
 
 // scanPrefixed scans the string that follows the letter prefix, if one does.

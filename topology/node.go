@@ -94,12 +94,13 @@ type Node struct {
 	// Two names with one system identifier and one start are one server.
 	StartedAt time.Time
 
-	heardAt  time.Time   // when the newest accepted observation arrived, failed ones included
-	doubted  time.Time   // when Doubt was cast; what was asked before does not lift it
-	settings Settings    // as the node last told
-	told     wal.History // the beginnings of timelines the node has told of
-	stopped  bool        // is down, and nothing listens at its address
-	split    bool        // was one of two primaries on one timeline, and has not said otherwise
+	heardAt    time.Time   // when the newest accepted observation arrived, failed ones included
+	doubted    time.Time   // when Doubt was cast; what was asked before does not lift it
+	replayedAt time.Time   // when the node first told of ReplayLSN
+	settings   Settings    // as the node last told
+	told       wal.History // the beginnings of timelines the node has told of
+	stopped    bool        // is down, and nothing listens at its address
+	split      bool        // was one of two primaries on one timeline, and has not said otherwise
 }
 
 // OnTimeline reports whether everything the node shows is proven to lie in the

@@ -70,7 +70,7 @@ func (n *Node) hear(o *Observation) {
 // node had before.
 func (n *Node) hearPosition(o *Observation) {
 	promoted := n.Role == RoleReplica && o.Role == RolePrimary
-	proven := o.TimelineLSN
+	proven, shown := o.TimelineLSN, n.ReplayLSN
 	if o.SystemID != 0 && n.SystemID != 0 && o.SystemID != n.SystemID {
 		n.forget() // another server took the name
 	}
@@ -89,6 +89,9 @@ func (n *Node) hearPosition(o *Observation) {
 		if proven == 0 && o.Timeline != 0 {
 			proven = n.ReplayLSN
 		}
+	}
+	if n.ReplayLSN != shown {
+		n.replayedAt = o.At
 	}
 	switch {
 	case o.Timeline == 0 && promoted: // a promotion starts a timeline, but which?
@@ -120,7 +123,7 @@ func proveDivergence(prev *View, nodes []Node, o *Observation) {
 	for j := range nodes {
 		r := &nodes[j]
 		if j != i && r.Role == RoleReplica && r.Timeline < is.Timeline && r.SystemID == is.SystemID &&
-			r.ReplayLSN > o.SwitchLSN && !r.SeenAt.After(stillReplica) {
+			r.ReplayLSN > o.SwitchLSN && !r.replayedAt.After(stillReplica) {
 			r.TimelineLSN = max(r.TimelineLSN, r.ReplayLSN)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 // Types that pgtype does not name.
 const (
 	lsnOID  = 3220
+	xid8OID = 5069
 	voidOID = 2278
 )
 
@@ -41,6 +42,9 @@ var values = map[string]column{
 	"pg_last_wal_replay_lsn()":    {oid: lsnOID, size: 8, value: onReplica(visible)},
 	"pg_last_wal_receive_lsn()":   {oid: lsnOID, size: 8, value: onReplica(visible)},
 	"pg_advisory_unlock_all()":    text(voidOID, ""),
+
+	"pg_current_xact_id_if_assigned()": number(xid8OID, 740),
+	"pg_postmaster_start_time()":       number(pgtype.TimestamptzOID, 1_700_000_000_000_000),
 
 	"pg_walfile_name(pg_current_wal_insert_lsn())":                                                   {oid: pgtype.TextOID, size: -1, value: walFile},
 	"left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)":                                          {oid: pgtype.TextOID, size: -1, value: timeline},

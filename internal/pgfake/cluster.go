@@ -27,6 +27,8 @@ type Cluster struct {
 	closed   bool
 	conns    int // connections opened so far
 	history  wal.History
+	xids     uint64                  // transaction ids given so far
+	commits  map[uint64]wal.Position // of transactions, where their commit record ends
 	handlers []func(Query) (Reply, bool)
 	log      []*Entry
 }
@@ -45,6 +47,7 @@ type Entry struct {
 // runs until a node is dialed.
 func NewCluster(n int) *Cluster {
 	c := &Cluster{
+		commits: make(map[uint64]wal.Position), xids: 700,
 		WALPerCommit: 0x100, SystemID: 7000000000000000001, Version: "15.18", SyncCommit: "on",
 	}
 	const start = wal.LSN(0x1000000)
@@ -52,7 +55,7 @@ func NewCluster(n int) *Cluster {
 		node := &Node{
 			Name: fmt.Sprintf("n%d", i+1), cluster: c, primary: i == 0, timeline: 1,
 			insert: start, flush: start, replay: start, changed: make(chan struct{}),
-			latency: -1, sessions: make(map[*session]bool),
+			started: time.Now(), latency: -1, sessions: make(map[*session]bool),
 		}
 		c.nodes = append(c.nodes, node)
 	}

@@ -87,7 +87,9 @@ func (s *session) effect(sql string, r Reply, known bool) (Reply, error) {
 		if s.readOnly() {
 			return Reply{}, &Error{Code: "25006", Message: "cannot execute " + verb(sql) + " in a read-only transaction"}
 		}
-		s.tx.wrote = s.tx.wrote || growsWAL(sql)
+		if growsWAL(sql) {
+			s.write()
+		}
 	}
 	done, isCommand, err := s.command(sql)
 	switch {
@@ -141,8 +143,13 @@ func (s *session) pause(f Fault) error {
 
 // after suffers what goes wrong after the execution.
 func (s *session) after(r *Reply) error {
+	if r.AtCommit != nil {
+		s.tx.doomed = r.AtCommit
+	}
 	if r.SyncWait || r.Then != Answered {
-		s.commitImplicit()
+		if doomed := s.commitImplicit(); doomed != nil {
+			return doomed
+		}
 	}
 	if r.SyncWait {
 		if err := s.syncWait(r); err != nil {

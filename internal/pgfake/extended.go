@@ -94,7 +94,11 @@ func (s *session) fail(err *Error) error {
 func (s *session) sync() error {
 	s.countRoundTrip()
 	s.skipping = false
-	s.commitImplicit()
+	if doomed := s.commitImplicit(); doomed != nil {
+		if err := s.fail(doomed); err != nil {
+			return err
+		}
+	}
 	if s.tx.status == 'I' {
 		clear(s.portals)
 	}
@@ -216,8 +220,8 @@ func (s *session) query(text string) error {
 	if len(texts) == 0 {
 		s.backend.Send(&pgproto3.EmptyQueryResponse{})
 	}
-	for _, sql := range texts {
-		err := s.simple(sql)
+	for i, sql := range texts {
+		err := s.simple(sql, i == len(texts)-1)
 		if sqlErr, ok := errors.AsType[*Error](err); ok {
 			err = s.fail(sqlErr)
 			if err == nil {
@@ -228,12 +232,12 @@ func (s *session) query(text string) error {
 			return err
 		}
 	}
-	s.commitImplicit()
 	return s.ready()
 }
 
-// simple answers one statement of a simple query.
-func (s *session) simple(sql string) error {
+// simple answers one statement of a simple query. The last one is answered when
+// the implicit transaction has committed.
+func (s *session) simple(sql string, last bool) error {
 	if fault, ok := s.node.takeFault(sql, true); ok {
 		if err := s.before(fault); err != nil {
 			return err
@@ -242,6 +246,11 @@ func (s *session) simple(sql string) error {
 	r, err := s.run(sql, nil)
 	if err != nil {
 		return err
+	}
+	if last {
+		if doomed := s.commitImplicit(); doomed != nil {
+			return doomed
+		}
 	}
 	if len(r.Columns) > 0 {
 		s.backend.Send(describe(r.Columns, nil))

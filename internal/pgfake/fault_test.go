@@ -29,6 +29,7 @@ func TestFaultsEndAsTheRealServerDoes(t *testing.T) {
 		"error":            {pgfake.Fail("40001", ""), "40001", false, false, "", 0},
 		"error at parse":   {pgfake.Fault{Err: &pgfake.Error{Code: "42601"}, AtParse: true}, "42601", false, false, "", 0},
 		"fatal":            {pgfake.Fault{Err: &pgfake.Error{Severity: "FATAL", Code: "57P01"}}, "57P01", true, false, "", 0},
+		"error at commit":  {pgfake.Fault{AtCommit: &pgfake.Error{Code: "23503"}}, "23503", false, false, "", 0},
 		"cut":              {pgfake.Fault{Then: pgfake.Cut}, "", true, true, "", 0},
 		"cut in the reply": {pgfake.Fault{CutAfter: 3}, "", true, true, "", 0},
 		"notice":           {pgfake.Fault{Notices: []pgfake.Error{{Code: "01000"}}}, "", false, true, "01000", 0},

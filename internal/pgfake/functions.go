@@ -2,6 +2,7 @@ package pgfake
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -9,6 +10,9 @@ import (
 
 	"github.com/heliosdb/helios/wal"
 )
+
+// xid8OID is the type of a transaction id with its epoch.
+const xid8OID = 5069
 
 // voidOID is the type of a function that returns nothing.
 const voidOID = 2278
@@ -38,6 +42,12 @@ var functions = map[string]function{
 	"pg_is_wal_replay_paused":   always(pgtype.BoolOID, func(*env) any { return false }),
 	"pg_wal_lsn_diff":           lsnDiff,
 	"pg_walfile_name":           walFileName,
+
+	"pg_current_xact_id_if_assigned": always(xid8OID, xactID),
+	"pg_current_xact_id":             always(xid8OID, func(*env) any { return uint64(0) }), // assigned afterwards
+	"pg_xact_status":                 xactStatus,
+	"pg_logical_emit_message":        onPrimary(func(e *env) wal.LSN { return e.node.insert }),
+	"pg_postmaster_start_time":       always(pgtype.TimestamptzOID, func(e *env) any { return e.node.started }),
 
 	"current_setting":  currentSetting,
 	"set_config":       setConfig,
@@ -97,6 +107,25 @@ func replayLSN(e *env) any {
 		return nil
 	}
 	return e.node.replay
+}
+
+// xactID is NULL before the transaction has written.
+func xactID(e *env) any {
+	if xid := e.s.tx.xid.Load(); xid != 0 {
+		return xid
+	}
+	return nil
+}
+
+func xactStatus(e *env, args []value) (value, error) {
+	if e.q.Describing {
+		return value{nil, pgtype.TextOID}, nil
+	}
+	xid, err := strconv.ParseUint(asText(args[0].v), 10, 64)
+	if err != nil {
+		return value{nil, pgtype.TextOID}, err
+	}
+	return value{e.s.node.xactStatus(xid), pgtype.TextOID}, nil
 }
 
 // receiveLSN is what the replica has but may not have replayed yet.

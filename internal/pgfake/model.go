@@ -145,6 +145,7 @@ type state struct {
 	primary, readOnly     bool
 	timeline              wal.Timeline
 	insert, flush, replay wal.LSN
+	started               time.Time
 }
 
 // state returns the node as it is now.
@@ -154,6 +155,6 @@ func (n *Node) state() state {
 	n.caughtUpLocked()
 	return state{
 		primary: n.primary, readOnly: n.readOnly, timeline: n.timeline,
-		insert: n.insert, flush: n.flush, replay: n.replay,
+		insert: n.insert, flush: n.flush, replay: n.replay, started: n.started,
 	}
 }

@@ -25,6 +25,7 @@ type Node struct {
 	follow   follow
 	lag      time.Duration // of followLater
 	pending  []replayed    // oldest first
+	started  time.Time     // when the server was started last
 	down     bool          // refuses connections
 	frozen   bool          // accepts connections, answers nothing
 	dark     bool          // the network to it swallows everything
@@ -143,7 +144,7 @@ func (n *Node) Refuse() {
 func (n *Node) Start() {
 	n.cluster.mu.Lock()
 	defer n.cluster.mu.Unlock()
-	n.down = false
+	n.down, n.started = false, time.Now()
 	n.catchUpLocked()
 }
 

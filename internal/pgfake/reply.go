@@ -110,12 +110,13 @@ func (e *Error) response(severity string) *pgproto3.ErrorResponse {
 }
 
 // A Fault is what goes wrong with one statement. The zero Fault is none. The
-// order is: Delay, Hang, Err, execution, SyncWait, Notices, Then or CutAfter.
+// order is: Delay, Hang, Err, execution, SyncWait, Notices, Then or CutAfter, AtCommit.
 type Fault struct {
 	Delay    time.Duration // the server thinks that long first; cancellable
 	Hang     bool          // no answer until cancelled (57014), terminated or killed
 	Err      *Error        // instead of executing; severity FATAL also ends the connection
 	AtParse  bool          // Err already answers the Parse message
+	AtCommit *Error        // executed, and then its transaction fails when it commits, as by a deferred constraint
 	SyncWait bool          // executed, then waits for a synchronous standby until cancelled (success with a warning)
 	Notices  []Error       // sent in front of the answer
 	Then     Outcome       // what becomes of the answer

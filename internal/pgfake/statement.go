@@ -99,7 +99,7 @@ var (
 	writeVerbs = strings.Fields(`INSERT UPDATE DELETE MERGE TRUNCATE CREATE DROP ALTER GRANT REVOKE COMMENT VACUUM
 		ANALYZE REINDEX CLUSTER REFRESH NOTIFY LISTEN REASSIGN IMPORT SECURITY CALL`)
 	hidden = regexp.MustCompile(`(?i)\bFOR (NO KEY )?(UPDATE|SHARE|KEY SHARE)\b|` +
-		`\b(nextval|setval|txid_current|pg_current_xact_id|pg_notify)\s*\(|\bSELECT\b.* INTO \w|` +
+		`\b(nextval|setval|txid_current|pg_current_xact_id|pg_logical_emit_message|pg_notify)\s*\(|\bSELECT\b.* INTO \w|` +
 		`^WITH\b.*\b(INSERT INTO|UPDATE \w+ SET|DELETE FROM|MERGE INTO)\b`)
 )
 
@@ -145,7 +145,7 @@ var (
 		"int2": pgtype.Int2OID, "smallint": pgtype.Int2OID, "int": pgtype.Int4OID, "int4": pgtype.Int4OID,
 		"integer": pgtype.Int4OID, "int8": pgtype.Int8OID, "bigint": pgtype.Int8OID, "text": pgtype.TextOID,
 		"bool": pgtype.BoolOID, "boolean": pgtype.BoolOID, "float8": pgtype.Float8OID, "bytea": pgtype.ByteaOID,
-		"timestamptz": pgtype.TimestamptzOID, "pg_lsn": LSNOID, "oid": pgtype.OIDOID, "name": pgtype.NameOID,
+		"timestamptz": pgtype.TimestamptzOID, "xid8": xid8OID, "pg_lsn": LSNOID, "oid": pgtype.OIDOID, "name": pgtype.NameOID,
 	}
 )
 

@@ -3,19 +3,25 @@ package pgfake
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
+
+	"github.com/heliosdb/helios/wal"
 )
 
 // A transaction is the state of a session's transaction block.
 type transaction struct {
-	status   byte // I idle, T in a block, E in a failed block
-	readOnly bool // of a block
-	wrote    bool // its commit grows the WAL; also of an implicit transaction
+	status   byte          // I idle, T in a block, E in a failed block
+	readOnly bool          // of a block
+	wrote    bool          // its commit grows the WAL; also of an implicit transaction
+	xid      atomic.Uint64 // of what wrote; 0 if nothing did; others ask for it
+	doomed   *Error        // what its commit fails with; also of an implicit transaction
 }
 
 // failed is what an error does: a block is aborted, an implicit transaction
 // rolled back.
 func (t *transaction) failed() {
-	t.wrote = false
+	t.wrote, t.doomed = false, nil
+	t.xid.Store(0)
 	if t.status == 'T' {
 		t.status = 'E'
 	}
@@ -86,17 +92,29 @@ func (s *session) commit(string) (Reply, error) {
 		r.Tag = "COMMIT"
 		return r, nil
 	}
+	if doomed := s.tx.doomed; doomed != nil {
+		_, _ = s.rollback("ROLLBACK") // of a block it cannot fail
+		return Reply{}, doomed
+	}
 	s.flushWrites()
 	s.tx.status = 'I'
 	s.settings.end(true)
 	return Reply{Tag: "COMMIT"}, nil
 }
 
-// commitImplicit ends the transaction that no BEGIN opened.
-func (s *session) commitImplicit() {
-	if s.tx.status == 'I' {
-		s.flushWrites()
+// commitImplicit ends the transaction that no BEGIN opened. It returns why the
+// commit failed; nil if it did not.
+func (s *session) commitImplicit() *Error {
+	if s.tx.status != 'I' {
+		return nil
 	}
+	if doomed := s.tx.doomed; doomed != nil {
+		s.tx.wrote, s.tx.doomed = false, nil
+		s.tx.xid.Store(0)
+		return doomed
+	}
+	s.flushWrites()
+	return nil
 }
 
 // flushWrites writes the commit record of a transaction that wrote.
@@ -110,6 +128,36 @@ func (s *session) flushWrites() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.node.commitLocked(c.WALPerCommit, value != "off")
+	c.commits[s.tx.xid.Load()] = wal.Position{Timeline: s.node.timeline, LSN: s.node.insert}
+	s.tx.xid.Store(0)
+}
+
+// write notes that the transaction writes, and gives it an id.
+func (s *session) write() {
+	s.tx.wrote = true
+	c := s.node.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.tx.xid.Load() == 0 {
+		c.xids++
+		s.tx.xid.Store(c.xids)
+	}
+}
+
+// xactStatus is what became of a transaction as far as the node can tell: its
+// commit is part of its history, or the transaction goes on, or it is gone.
+func (n *Node) xactStatus(xid uint64) string {
+	n.cluster.mu.Lock()
+	defer n.cluster.mu.Unlock()
+	if at, ok := n.cluster.commits[xid]; ok && n.cluster.history.Holds(at, n.timeline) == wal.Kept {
+		return "committed"
+	}
+	for s := range n.sessions {
+		if s.tx.xid.Load() == xid {
+			return "in progress"
+		}
+	}
+	return "aborted"
 }
 
 // rollback ends a block without effect, or goes back to a savepoint.
@@ -123,7 +171,8 @@ func (s *session) rollback(sql string) (Reply, error) {
 	if s.tx.status == 'I' {
 		r = warn("25P01", "there is no transaction in progress")
 	}
-	s.tx.status, s.tx.wrote = 'I', false
+	s.tx.status, s.tx.wrote, s.tx.doomed = 'I', false, nil
+	s.tx.xid.Store(0)
 	s.settings.end(false)
 	r.Tag = "ROLLBACK"
 	return r, nil

@@ -92,6 +92,8 @@ func convert(v value, oid uint32) (value, error) {
 		}
 	case pgtype.TextOID, pgtype.NameOID:
 		return value{asText(v.v), oid}, nil
+	case xid8OID:
+		return value{v.v, oid}, nil
 	case LSNOID:
 		if lsn, ok := asLSN(v.v); ok {
 			return value{lsn, oid}, nil

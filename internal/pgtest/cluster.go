@@ -23,6 +23,7 @@ type Options struct {
 	Settings map[string]string // of postgresql.conf on every node, over those of DefaultSettings
 	Proxied  bool              // put a Proxy in front of every node; Cluster.DSN goes through them
 	Database string            // made if it is not "postgres"; "" means "postgres"
+	Foreign  bool              // with another system identifier than clusters that are not
 }
 
 // defaultDatabase is the one that every server has.
@@ -115,7 +116,7 @@ func (c *Cluster) launch(ctx context.Context, o Options) error {
 // launchNode starts node number n, a replica of the first unless it is that.
 func (c *Cluster) launchNode(ctx context.Context, n int, o Options) (*Node, error) {
 	node := &Node{Name: "n" + strconv.Itoa(n+1), cluster: c}
-	spec := ServerSpec{Name: node.Name, Settings: DefaultSettings()}
+	spec := ServerSpec{Name: node.Name, Settings: DefaultSettings(), Foreign: o.Foreign}
 	maps.Copy(spec.Settings, o.Settings)
 	if n > 0 {
 		spec.Upstream = c.Nodes[0].server
@@ -183,7 +184,8 @@ func dsn(scheme, hosts, database string, params []string) string {
 	fmt.Fprintf(&b, "%s://%s@%s/%s?sslmode=disable", scheme, pgctl.Superuser, hosts, url.PathEscape(database))
 	for _, p := range params {
 		key, value, _ := strings.Cut(p, "=")
-		b.WriteString("&" + url.QueryEscape(key) + "=" + url.QueryEscape(value))
+		pair := url.QueryEscape(key) + "=" + url.QueryEscape(value)
+		b.WriteString("&" + strings.ReplaceAll(pair, "+", "%20")) // to helios and libpq a plus sign is no space
 	}
 	return b.String()
 }

@@ -1,10 +1,12 @@
 package pgtest
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -51,6 +53,17 @@ func (l *link) close() {
 	if l.server != nil {
 		l.server.Close() //nolint:errcheck // it may be dead
 	}
+}
+
+// abort is close by a reset of both connections.
+func (l *link) abort() {
+	l.mu.Lock()
+	server := l.server
+	l.mu.Unlock()
+	if server != nil {
+		server.SetLinger(0) //nolint:errcheck // it may be dead
+	}
+	l.reset(l.client)
 }
 
 // run forwards both ways and returns when both have ended.
@@ -103,11 +116,11 @@ func (l *link) forward(dst, src *net.TCPConn, reply bool) {
 // read fills the queue until src ends; the last chunk says how.
 func (l *link) read(queue chan<- chunk, src *net.TCPConn) {
 	defer close(queue)
+	buf := make([]byte, chunkSize)
 	for {
-		buf := make([]byte, chunkSize)
 		n, err := src.Read(buf)
 		select {
-		case queue <- chunk{data: buf[:n], err: err, at: time.Now()}:
+		case queue <- chunk{data: bytes.Clone(buf[:n]), err: err, at: time.Now()}:
 		case <-l.closed:
 			return
 		}
@@ -142,33 +155,41 @@ func (l *link) write(dst *net.TCPConn, data []byte, reply bool) bool {
 		return true
 	}
 	f, _ := l.proxy.now()
-	if !reply {
-		n, err := dst.Write(data)
-		l.proxy.toServer.Add(int64(n))
-		return err == nil
-	}
-	if f.dropReply {
+	if reply && f.dropReply {
 		return true
 	}
-	data, cut := f.spend(l.proxy, data)
+	counter := &l.proxy.toServer
+	if reply {
+		counter = &l.proxy.toClient
+	}
+	data, cut := f.spend(l.proxy, data, reply)
 	n, err := dst.Write(data)
-	l.proxy.toClient.Add(int64(n))
+	counter.Add(int64(n))
 	return err == nil && !cut
 }
 
-// spend returns what the budget of CutAfter leaves of data, and whether this is
-// the connection that is cut.
-func (f *faults) spend(p *Proxy, data []byte) (rest []byte, cut bool) {
-	if !f.cutting {
+// budget returns where it stands what may still go one way.
+func (f *faults) budget(reply bool) **atomic.Int64 {
+	if reply {
+		return &f.toClient
+	}
+	return &f.toServer
+}
+
+// spend returns what the budget of CutAfter, or CutRequestAfter, leaves of data,
+// and whether this is the connection that is cut.
+func (f *faults) spend(p *Proxy, data []byte, reply bool) (rest []byte, cut bool) {
+	budget := *f.budget(reply)
+	if budget == nil {
 		return data, false
 	}
-	left := f.budget.Add(-int64(len(data)))
+	left := budget.Add(-int64(len(data)))
 	if left >= 0 {
 		return data, false
 	}
 	p.change(func(now *faults) { //nolint:errcheck // only listening fails
-		if now.budget == f.budget {
-			now.cutting = false
+		if b := now.budget(reply); *b == budget {
+			*b = nil
 		}
 	})
 	keep := left + int64(len(data))

@@ -27,48 +27,53 @@ func (localProvider) Available(context.Context) error {
 
 // Fleet implements [Provider].
 func (localProvider) Fleet(ctx context.Context) (Fleet, error) {
-	t, err := run.template(ctx)
-	if err != nil {
+	if _, err := run.template(ctx, false); err != nil {
 		return nil, err
 	}
 	dir, err := run.newDir()
 	if err != nil {
 		return nil, err
 	}
-	return &localFleet{dir: dir, template: t}, nil
+	return &localFleet{dir: dir}, nil
 }
 
 // run holds what all local clusters of this process share.
 var run localRun
 
-// localRun is a temporary directory with one initialised data directory, which
-// is copied for every server: initdb takes a second, a copy a tenth of it.
+// localRun is a temporary directory with an initialised data directory, which
+// is copied for every server: initdb takes a second, a copy a tenth of it. Copies
+// have its system identifier; foreign servers are copies of another one.
 type localRun struct {
-	mu     sync.Mutex
-	dir    string          // guarded by mu; "" before the first cluster
-	reaper *os.File        // guarded by mu; while it is open, dir is kept
-	copies *pgctl.Instance // guarded by mu; the initialised server, never started
-	fleets int             // guarded by mu; how many directories were made
+	mu      sync.Mutex
+	dir     string          // guarded by mu; "" before the first cluster
+	reaper  *os.File        // guarded by mu; while it is open, dir is kept
+	copies  *pgctl.Instance // guarded by mu; the initialised server, never started
+	foreign *pgctl.Instance // guarded by mu; likewise
+	fleets  int             // guarded by mu; how many directories were made
 }
 
 // template returns the server to copy, made at the first call that succeeds.
-func (r *localRun) template(ctx context.Context) (*pgctl.Instance, error) {
+func (r *localRun) template(ctx context.Context, foreign bool) (*pgctl.Instance, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.copies != nil {
-		return r.copies, nil
+	kept, name := &r.copies, "template"
+	if foreign {
+		kept, name = &r.foreign, "foreign"
+	}
+	if *kept != nil {
+		return *kept, nil
 	}
 	if err := r.makeDirLocked(); err != nil {
 		return nil, err
 	}
-	t, err := pgctl.New(pgctl.Config{Name: "template", Dir: filepath.Join(r.dir, "template")})
+	t, err := pgctl.New(pgctl.Config{Name: name, Dir: filepath.Join(r.dir, name)})
 	if err != nil {
 		return nil, err
 	}
 	if err := t.Init(ctx); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(t.Dir()))
 	}
-	r.copies = t
+	*kept = t
 	return t, nil
 }
 
@@ -109,8 +114,7 @@ func (r *localRun) newDir() (string, error) {
 
 // localFleet is the servers of one cluster below one directory.
 type localFleet struct {
-	dir      string
-	template *pgctl.Instance
+	dir string
 
 	mu      sync.Mutex
 	servers []*LocalServer // guarded by mu
@@ -143,12 +147,16 @@ func (f *localFleet) Launch(ctx context.Context, spec ServerSpec) (Server, error
 }
 
 func (f *localFleet) launch(ctx context.Context, spec ServerSpec) (_ *LocalServer, err error) {
+	template, err := run.template(ctx, spec.Foreign)
+	if err != nil {
+		return nil, err
+	}
 	port, err := TakePort(ctx)
 	if err != nil {
 		return nil, err
 	}
 	i, err := pgctl.New(pgctl.Config{
-		Binaries: f.template.Binaries(),
+		Binaries: template.Binaries(),
 		Name:     spec.Name,
 		Dir:      filepath.Join(f.dir, spec.Name),
 		Port:     port,
@@ -159,7 +167,7 @@ func (f *localFleet) launch(ctx context.Context, spec ServerSpec) (_ *LocalServe
 		return nil, err
 	}
 	s := &LocalServer{Instance: i, port: port}
-	if err := s.begin(ctx, f.template, spec.Upstream); err != nil {
+	if err := s.begin(ctx, template, spec.Upstream); err != nil {
 		return nil, errors.Join(err, s.remove())
 	}
 	return s, nil

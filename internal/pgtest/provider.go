@@ -34,6 +34,7 @@ type ServerSpec struct {
 	Name     string
 	Settings map[string]string // of postgresql.conf
 	Upstream Server            // the server to replicate from; nil makes a primary
+	Foreign  bool              // of a cluster whose system identifier differs from that of those that are not
 }
 
 // A Server is one PostgreSQL server of a fleet. A provider that cannot do what

@@ -41,8 +41,10 @@ type faults struct {
 	dropReply bool          // bytes from the server are thrown away
 	blackHole bool          // bytes wait, both ways
 	refuse    bool          // nothing listens
-	cutting   bool          // budget is in force
-	budget    *atomic.Int64 // bytes that the server may still send before the cut; shared by all links
+
+	// Bytes that may still go that way before a cut, shared by all links; nil for
+	// no cut.
+	toServer, toClient *atomic.Int64
 }
 
 // ProxyStats are counted from the start of the proxy on.
@@ -103,7 +105,15 @@ func (p *Proxy) DropReplies() { p.change(func(f *faults) { f.dropReply = true })
 func (p *Proxy) CutAfter(n int64) {
 	budget := new(atomic.Int64)
 	budget.Store(n)
-	p.change(func(f *faults) { f.cutting, f.budget = true, budget }) //nolint:errcheck // only listening fails
+	p.change(func(f *faults) { f.toClient = budget }) //nolint:errcheck // only listening fails
+}
+
+// CutRequestAfter is CutAfter for the other direction: the server gets the
+// beginning of what was sent and then the end of the connection.
+func (p *Proxy) CutRequestAfter(n int64) {
+	budget := new(atomic.Int64)
+	budget.Store(n)
+	p.change(func(f *faults) { f.toServer = budget }) //nolint:errcheck // only listening fails
 }
 
 // BlackHole holds back every byte both ways, ends of connections included, and
@@ -124,6 +134,15 @@ func (p *Proxy) Cut() {
 	defer p.mu.Unlock()
 	for l := range p.links {
 		l.close()
+	}
+}
+
+// Reset is like Cut, but both ends see a reset instead of an orderly end.
+func (p *Proxy) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		l.abort()
 	}
 }
 

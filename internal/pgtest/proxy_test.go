@@ -74,6 +74,13 @@ func (e *echoServer) await(want string) {
 	}
 }
 
+// text returns what the server was sent.
+func (e *echoServer) text() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.seen.String()
+}
+
 // startProxied returns a proxy in front of an echo server and a connection
 // through it.
 func startProxied(t *testing.T) (*Proxy, *echoServer, *net.TCPConn) {
@@ -195,6 +202,35 @@ func TestCutAfterEndsOneConnectionInTheMiddleOfAReply(t *testing.T) {
 	send(t, next, "lost")
 	e.await("lost")
 	expectEnd(t, next)
+}
+
+func TestCutRequestAfterEndsOneConnectionInTheMiddleOfARequest(t *testing.T) {
+	p, e, conn := startProxied(t)
+	p.CutRequestAfter(3)
+	send(t, conn, "hello")
+	e.await("hel")
+	expectClosedSoon(t, conn)
+
+	next := dialProxy(t, p)
+	send(t, next, "again")
+	expect(t, next, "again")
+	if got := e.text(); got != "helagain" {
+		t.Errorf("the server was sent %q, want helagain", got)
+	}
+}
+
+func TestResetEndsConnectionsWithoutAGoodbye(t *testing.T) {
+	p, _, conn := startProxied(t)
+	send(t, conn, "a")
+	expect(t, conn, "a")
+	p.Reset()
+	OK(t, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("Read = %d, %v; want %v", n, err, syscall.ECONNRESET)
+	}
+	next := dialProxy(t, p)
+	send(t, next, "again")
+	expect(t, next, "again")
 }
 
 func TestBlackHoleKeepsBytesUntilItIsHealed(t *testing.T) {

@@ -1,0 +1,244 @@
+package helios
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/heliosdb/helios/internal/pgfake"
+)
+
+// A loss is a way for the answer to a COMMIT to get lost, and what happens to the
+// cluster afterwards.
+type loss struct {
+	fault pgfake.Fault     // of the COMMIT on n1
+	then  func(s *stage)   // while the caller waits
+	want  map[string]error // by what is resolved; nil for success
+}
+
+// unexecuted hangs a COMMIT until then ends it.
+var unexecuted = pgfake.Fault{Hang: true}
+
+// takeOver lets n2 follow n1 as its primary.
+func takeOver(s *stage) {
+	s.Node(1).Kill()
+	time.Sleep(trip)
+	s.Promote(s.Node(2))
+}
+
+var losses = map[string]loss{
+	"executed, and the server lives": {
+		fault: cut,
+		want:  map[string]error{"transactions": nil, "all": nil, "off": ErrOutcomeUnknown},
+	},
+	"not executed, and the server lives": {
+		fault: unexecuted,
+		then:  func(s *stage) { s.Node(1).Reset() },
+		want:  map[string]error{"transactions": ErrNotCommitted, "all": ErrNotCommitted, "off": ErrOutcomeUnknown},
+	},
+	"executed and replicated before a failover": {
+		fault: cut,
+		then:  takeOver,
+		want:  map[string]error{"transactions": nil, "all": nil, "off": ErrOutcomeUnknown},
+	},
+	"not executed before a failover": {
+		fault: unexecuted,
+		then:  takeOver,
+		want:  map[string]error{"transactions": ErrNotCommitted, "all": ErrNotCommitted, "off": ErrOutcomeUnknown},
+	},
+	"executed, and lost in a failover": {
+		fault: pgfake.Fault{SyncWait: true}, // as well as any other way to stop behind the commit
+		then:  takeOver,
+		want:  map[string]error{"transactions": ErrNotCommitted, "all": ErrNotCommitted, "off": ErrOutcomeUnknown},
+	},
+	"executed, and the server crashed and came back": {
+		fault: pgfake.Fault{SyncWait: true},
+		then: func(s *stage) {
+			s.Node(1).Kill()
+			time.Sleep(trip)
+			s.Node(1).Start()
+		},
+		want: map[string]error{"transactions": ErrOutcomeUnknown, "all": ErrOutcomeUnknown, "off": ErrOutcomeUnknown},
+	},
+	"executed, and nobody takes over": {
+		fault: pgfake.Fault{SyncWait: true},
+		then:  func(s *stage) { s.Node(1).Kill() },
+		want:  map[string]error{"transactions": ErrOutcomeUnknown, "all": ErrOutcomeUnknown, "off": ErrOutcomeUnknown},
+	},
+}
+
+// lose has do lose the answer to its COMMIT in the way tt says, on a cluster whose
+// n2 replays only if it is to have the commit.
+func (tt loss) lose(s *stage, do func() error) error {
+	s.node(s.Context(), s.db)
+	if tt.fault.SyncWait {
+		s.Node(2).StopReplay()
+	}
+	s.Node(1).Inject("COMMIT", 1, tt.fault)
+	result := make(chan error, 1)
+	go func() { result <- do() }()
+	time.Sleep(4 * trip)
+	synctest.Wait()
+	if tt.then != nil {
+		tt.then(s)
+	}
+	return <-result
+}
+
+func TestATransactionWhoseCommitWasNotAnsweredIsResolved(t *testing.T) {
+	for name, tt := range losses {
+		for mode, want := range tt.want {
+			t.Run(name+" resolve="+mode, func(t *testing.T) {
+				play(t, 2, "resolve="+mode, func(s *stage) {
+					own := NewSession()
+					ctx := WithSession(s.Context(), own)
+					err := tt.lose(s, func() error {
+						tx, err := s.db.BeginTx(ctx, nil)
+						if err != nil {
+							return err
+						}
+						if _, err := tx.Exec(insert); err != nil {
+							return err
+						}
+						return tx.Commit()
+					})
+					if !errors.Is(err, want) {
+						s.Errorf("Commit = %v, want %v", err, want)
+					}
+					s.wantTried(insert, 1)
+					if _, blind := own.blind(); blind != errors.Is(want, ErrOutcomeUnknown) {
+						s.Errorf("whether the session's position is not known is %v after %v", blind, err)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestASingleWriteWhoseCommitWasNotAnsweredIsResolved(t *testing.T) {
+	for name, tt := range losses {
+		t.Run(name, func(t *testing.T) {
+			play(t, 2, "resolve=all", func(s *stage) {
+				var affected int64
+				err := tt.lose(s, func() error {
+					result, err := s.db.Exec(insert)
+					if err == nil {
+						affected, err = result.RowsAffected()
+					}
+					return err
+				})
+				tries := 1
+				want := tt.want["all"]
+				if errors.Is(want, ErrNotCommitted) { // it had no effect: it was sent again
+					tries, want = 2, nil
+				}
+				if !errors.Is(err, want) {
+					s.Errorf("Exec = %v, want %v", err, want)
+				}
+				if want == nil && affected != 1 {
+					s.Errorf("RowsAffected() = %d, want 1", affected)
+				}
+				s.wantTried(insert, tries)
+			})
+		})
+	}
+}
+
+func TestRowsOfAWriteThatWasResolvedAreHandedOut(t *testing.T) {
+	play(t, 2, "resolve=all", func(s *stage) {
+		s.Handle(returning, pgfake.Row(int64(7)))
+		s.node(s.Context(), s.db)
+		s.Node(1).Inject("COMMIT", 1, cut)
+		if got := one[int](s, s.Context(), s.db, returning); got != 7 {
+			s.Errorf("got %d, want 7", got)
+		}
+		s.wantTried(returning, 1)
+		if got := s.cluster.Stats().Resolved; got != 1 {
+			s.Errorf("Resolved = %d, want 1", got)
+		}
+	})
+}
+
+func TestWithoutRetryAWriteThatWasNotCommittedIsTold(t *testing.T) {
+	play(t, 2, "resolve=all&retry=off", func(s *stage) {
+		err := losses["not executed, and the server lives"].lose(s, func() error {
+			_, err := s.db.Exec(insert)
+			return err
+		})
+		s.wantError("Exec", err, ErrNotCommitted)
+		s.wantTried(insert, 1)
+	})
+}
+
+func TestATransactionWithAStatementThatCarriedNoQuestionIsNotResolved(t *testing.T) {
+	for _, text := range []string{"UPDATE t SET v = 1; UPDATE t SET v = 2", "ROLLBACK TO a"} {
+		play(t, 2, "", func(s *stage) {
+			err := losses["executed, and the server lives"].lose(s, func() error {
+				tx, err := s.db.Begin()
+				if err != nil {
+					return err
+				}
+				s.exec(s.Context(), tx, "SAVEPOINT a")
+				s.exec(s.Context(), tx, insert)
+				s.exec(s.Context(), tx, text)
+				return tx.Commit()
+			})
+			s.wantError(text, err, ErrOutcomeUnknown)
+		})
+	}
+}
+
+func TestSavepointsAreNoHindranceToAResolution(t *testing.T) {
+	play(t, 2, "", func(s *stage) {
+		err := losses["executed, and the server lives"].lose(s, func() error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			s.exec(s.Context(), tx, "SAVEPOINT a")
+			s.exec(s.Context(), tx, insert)
+			s.exec(s.Context(), tx, "RELEASE a")
+			return tx.Commit()
+		})
+		if err != nil {
+			s.Errorf("Commit = %v", err)
+		}
+	})
+}
+
+func TestTheLookIntoALostCommitEndsWithItsContext(t *testing.T) {
+	play(t, 1, "resolve=all&failover_wait=1h", func(s *stage) {
+		s.node(s.Context(), s.db)
+		s.Node(1).Inject("COMMIT", 1, cut)
+		ctx, cancel := context.WithTimeout(s.Context(), 4*time.Second)
+		defer cancel()
+		s.within(4*time.Second, "Exec", func() {
+			result := make(chan error, 1)
+			go func() {
+				_, err := s.db.ExecContext(ctx, insert)
+				result <- err
+			}()
+			s.Node(1).Refuse()
+			s.wantError("Exec", <-result, ErrOutcomeUnknown)
+		})
+	})
+}
+
+func TestALookIntoALostCommitNeedsNoSecondConnection(t *testing.T) {
+	play(t, 1, "resolve=all&pool_max_conns=1&max_dials=1", func(s *stage) {
+		s.node(s.Context(), s.db)
+		s.Node(1).Inject("COMMIT", 2, cut)
+		s.exec(s.Context(), s.db, insert)
+		tx, err := s.db.Begin()
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.exec(s.Context(), tx, insert)
+		if err := tx.Commit(); err != nil {
+			s.Errorf("Commit = %v", err)
+		}
+		s.wantTried(insert, 2)
+	})
+}
