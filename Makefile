@@ -11,8 +11,9 @@ TIMEOUT  ?= 20m
 FUZZTIME ?= 30s
 BENCH    ?= .
 COUNT    ?= 6
+DURATION ?= 10s
 
-export PKG RUN TIMEOUT FUZZTIME
+export PKG RUN TIMEOUT FUZZTIME BENCH COUNT DURATION
 
 .DEFAULT_GOAL := help
 
@@ -50,8 +51,8 @@ ci: ## check and test, both even if the first one fails
 	exit $$status
 
 .PHONY: bench
-bench: ## run the benchmarks (PKG=, BENCH=, COUNT=); compare two outputs with benchstat
-	@HELIOS_PG_BIN="$$(scripts/postgres-bin || true)" go test -run='^$$' -bench='$(BENCH)' -benchmem -count=$(COUNT) -timeout=2h $(PKG)
+bench: ## measure next to pgx: Go benchmarks, in memory, on PostgreSQL (PKG=, BENCH=, COUNT=, DURATION=)
+	@scripts/bench
 
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZTIME (30s)

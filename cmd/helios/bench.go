@@ -58,7 +58,7 @@ left is the time of the drivers themselves.`,
 			fs.IntVar(&b.conns, "conns", 20, "`N` connections to a node at most, for every driver")
 			fs.IntVar(&b.goroutines, "goroutines", 10_000, "`N` goroutines of the crowd")
 			fs.BoolVar(&b.asJSON, "json", false, "print a JSON object")
-			fs.BoolVar(&b.asBenchstat, "benchstat", false, "print lines for benchstat, ten for each figure")
+			fs.StringVar(&b.laps, "benchstat", "", "also write a `FILE` for benchstat, with ten lines for each result")
 			return b.run
 		},
 	}
@@ -66,12 +66,11 @@ left is the time of the drivers themselves.`,
 
 // bench is one run of the command.
 type bench struct {
-	canned, local       bool
-	asJSON, asBenchstat bool
-	workload            string
-	concurrency         numbers
-	duration            time.Duration
-	conns, goroutines   int
+	canned, local, asJSON bool
+	workload, laps        string
+	concurrency           numbers
+	duration              time.Duration
+	conns, goroutines     int
 
 	workloads []workload
 	arena     *arena
@@ -99,7 +98,12 @@ func (b *bench) run(ctx context.Context, s streams, args []string) error {
 	case err != nil:
 		return b.failed(err)
 	}
-	return r.write(s.out, b.asJSON, b.asBenchstat)
+	if b.laps != "" {
+		if err := os.WriteFile(b.laps, []byte(r.benchstat()), 0o644); err != nil {
+			return b.failed(err)
+		}
+	}
+	return r.write(s.out, b.asJSON)
 }
 
 // failed says why there is no result, and what is left of it.
@@ -133,8 +137,6 @@ func (b *bench) check(args []string) (*helios.Config, error) {
 		return nil, refuse("--canned and --local take no DSN")
 	case len(args) != want:
 		return nil, refuse("want one DSN, or --local, or --canned")
-	case b.asJSON && b.asBenchstat:
-		return nil, refuse("--json and --benchstat are two forms of the same; choose one")
 	case b.duration <= 0:
 		return nil, refuse("--duration must be more than 0")
 	case b.conns < 1 || b.conns > mostConns:

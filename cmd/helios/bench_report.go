@@ -99,19 +99,19 @@ func lapLine(workload string, clients int, lap *sidebyside.Result, timesOnly boo
 	return b.String()
 }
 
-// write puts down the report in one of its forms.
-func (r *benchReport) write(w io.Writer, asJSON, asBenchstat bool) error {
-	switch {
-	case asJSON:
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(r)
-	case asBenchstat:
-		_, err := fmt.Fprintf(w, "goos: %s\ngoarch: %s\nserver: %s\n%s\n", runtime.GOOS, runtime.GOARCH, r.Server, strings.Join(r.laps, "\n"))
-		return err
-	default:
+// benchstat returns the report as lines that benchstat understands.
+func (r *benchReport) benchstat() string {
+	return fmt.Sprintf("goos: %s\ngoarch: %s\nserver: %s\n%s\n", runtime.GOOS, runtime.GOARCH, r.Server, strings.Join(r.laps, "\n"))
+}
+
+// write puts down the report for people or for programs.
+func (r *benchReport) write(w io.Writer, asJSON bool) error {
+	if !asJSON {
 		return r.writeTable(w)
 	}
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(r)
 }
 
 // writeTable writes a line for each driver, and its ratios behind the figures.

@@ -187,23 +187,26 @@ func TestABenchReportIsReadable(t *testing.T) {
 	}
 	r.add(workload{name: "read"}, 8, results)
 	r.add(workload{name: "check", apart: true}, 1, results)
-	for form, want := range map[string][]string{
-		"table": {
+	var table strings.Builder
+	pgtest.OK(t, r.write(&table, false))
+	for form, tt := range map[string]struct {
+		got  string
+		want []string
+	}{
+		"table": {table.String(), []string{
 			"PostgreSQL 15.18, 2 replicas; go1.26, linux/amd64, 2 CPUs; 20 connections",
 			"read      8        stdlib  30.00µs        80.00µs        12ms        10000        11.0\n",
 			"read      8        helios  30.00µs ×0.40  80.00µs ×0.90  12ms ×0.50  10000 ×1.50  11.0 ×0.55\n",
 			"check     1        helios  -              80.00µs ×0.90  12ms ×0.50  -            -\n",
-		},
-		"benchstat": {
+		}},
+		"benchstat": {r.benchstat(), []string{
 			"\nserver: PostgreSQL 15.18, 2 replicas\nBenchmarkRead/clients=8/driver=stdlib\t10\t80000 p50-ns\t12000000 p99-ns\t100000.0 ns/op\t30000.0 cpu-ns/op\t11.0 allocs/op\t0 B/op\n",
 			"\nBenchmarkCheck/clients=1/driver=helios\t10\t80000 p50-ns\t12000000 p99-ns\n",
-		},
+		}},
 	} {
-		var out strings.Builder
-		pgtest.OK(t, r.write(&out, false, form == "benchstat"))
-		for _, want := range want {
-			if !strings.Contains(out.String(), want) {
-				t.Errorf("no %q in the %s:\n%s", want, form, out.String())
+		for _, want := range tt.want {
+			if !strings.Contains(tt.got, want) {
+				t.Errorf("no %q in the %s:\n%s", want, form, tt.got)
 			}
 		}
 	}
