@@ -24,7 +24,8 @@ var (
 	// (SET, temporary tables, advisory locks, an open transaction) is gone, and
 	// the state with it. The session must be begun anew.
 	ErrSessionLost = errors.New("session lost")
-	// ErrOutcomeUnknown means that a write was sent and its answer did not come:
+	// ErrOutcomeUnknown means that a write was sent, that its answer did not come,
+	// and that nobody can say what became of it:
 	// it may or may not have been executed. It was not sent a second time.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
 	// ErrNotCommitted means that a transaction surely had no effect although
