@@ -12,6 +12,7 @@ FUZZTIME ?= 30s
 BENCH    ?= .
 COUNT    ?= 6
 DURATION ?= 10s
+SOAK     ?= 10m
 
 export PKG RUN TIMEOUT FUZZTIME BENCH COUNT DURATION
 
@@ -38,6 +39,12 @@ demo: ## start a cluster on this machine, break it, and watch
 .PHONY: test
 test: ## run every test with the race detector (PKG=, RUN=, TIMEOUT=)
 	@scripts/test
+
+.PHONY: soak
+soak: ## let a cluster live for SOAK (10m) with failovers and faults, and report
+	@scripts/setup
+	@HELIOS_PG_BIN="$$(scripts/postgres-bin)" HELIOS_SOAK=$(SOAK) \
+		go test -race -count=1 -v -timeout=0 -run='^TestSoak$$' ./integration_test
 
 .PHONY: check
 check: fmt-check tidy vet lint house fuzz-short ## format, tidy, vet, lint, house rules, short fuzz; changes nothing
