@@ -200,6 +200,11 @@ func (c *Cluster) connectProbe(ctx context.Context, name string) (*pgconn.PgConn
 	config.OnNotice, config.OnNotification = nil, nil
 	config.RuntimeParams["application_name"] = watch.ApplicationName
 	conn, err := pgconn.ConnectConfig(ctx, config)
+	if final := turnsAway(err); final != nil {
+		n.turnedAway.Store(&final)
+	} else {
+		n.turnedAway.Store(nil)
+	}
 	refusal, _ := errors.AsType[*pgconn.PgError](err)
 	n.refusal.Store(refusal)
 	return conn, err

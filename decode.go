@@ -1,7 +1,6 @@
 package helios
 
 import (
-	"bytes"
 	"database/sql/driver"
 	"encoding/binary"
 	"fmt"
@@ -29,14 +28,22 @@ func newColumns(fields []pgconn.FieldDescription, types *pgtype.Map) *columns {
 	c := &columns{fields: fields, types: types, names: make([]string, len(fields)), read: make([]reader, len(fields))}
 	for i, f := range fields {
 		c.names[i] = f.Name
-		if f.Format == pgtype.BinaryFormatCode {
-			c.read[i] = readBinary[f.DataTypeOID]
-		}
-		if c.read[i] == nil {
-			c.read[i] = readByType(types, f.DataTypeOID, f.Format)
-		}
+		c.read[i] = readerOf(f, types)
 	}
 	return c
+}
+
+// readerOf returns the reader of a column. The application's own codec for a type
+// goes before ours.
+func readerOf(f pgconn.FieldDescription, types *pgtype.Map) reader {
+	if f.Format == pgtype.BinaryFormatCode {
+		if ours, ok := readBinary[f.DataTypeOID]; ok {
+			if t, ok := types.TypeForOID(f.DataTypeOID); ok && t.Codec == ours.codec {
+				return ours.read
+			}
+		}
+	}
+	return readByType(types, f.DataTypeOID, f.Format)
 }
 
 // next reads a row into dest.
@@ -55,19 +62,29 @@ func (c *columns) next(row [][]byte, dest []driver.Value) error {
 	return nil
 }
 
-// readBinary has the types whose binary form is read without pgx.
-var readBinary = map[uint32]reader{
-	pgtype.BoolOID:   sized(1, func(b []byte) driver.Value { return b[0] != 0 }),
-	pgtype.Int2OID:   sized(2, func(b []byte) driver.Value { return int64(int16(binary.BigEndian.Uint16(b))) }),
-	pgtype.Int4OID:   sized(4, func(b []byte) driver.Value { return int64(int32(binary.BigEndian.Uint32(b))) }),
-	pgtype.Int8OID:   sized(8, func(b []byte) driver.Value { return int64(binary.BigEndian.Uint64(b)) }),
-	pgtype.OIDOID:    sized(4, func(b []byte) driver.Value { return int64(binary.BigEndian.Uint32(b)) }),
-	pgtype.XIDOID:    sized(4, func(b []byte) driver.Value { return int64(binary.BigEndian.Uint32(b)) }),
-	pgtype.CIDOID:    sized(4, func(b []byte) driver.Value { return int64(binary.BigEndian.Uint32(b)) }),
-	pgtype.Float4OID: sized(4, func(b []byte) driver.Value { return float64(math.Float32frombits(binary.BigEndian.Uint32(b))) }),
-	pgtype.Float8OID: sized(8, func(b []byte) driver.Value { return math.Float64frombits(binary.BigEndian.Uint64(b)) }),
-	pgtype.ByteaOID:  func(b []byte) (driver.Value, error) { return owned(b), nil },
+// readBinary has the types whose binary form is read without pgx, with the codec
+// of pgx that would read the same.
+var readBinary = map[uint32]struct {
+	codec pgtype.Codec
+	read  reader
+}{
+	pgtype.BoolOID: {pgtype.BoolCodec{}, sized(1, func(b []byte) driver.Value { return b[0] != 0 })},
+	pgtype.Int2OID: {pgtype.Int2Codec{}, sized(2, func(b []byte) driver.Value { return int64(int16(binary.BigEndian.Uint16(b))) })},
+	pgtype.Int4OID: {pgtype.Int4Codec{}, sized(4, func(b []byte) driver.Value { return int64(int32(binary.BigEndian.Uint32(b))) })},
+	pgtype.Int8OID: {pgtype.Int8Codec{}, sized(8, func(b []byte) driver.Value { return int64(binary.BigEndian.Uint64(b)) })},
+	pgtype.OIDOID:  {pgtype.Uint32Codec{}, readUint32},
+	pgtype.XIDOID:  {pgtype.Uint32Codec{}, readUint32},
+	pgtype.CIDOID:  {pgtype.Uint32Codec{}, readUint32},
+	pgtype.Float4OID: {pgtype.Float4Codec{}, sized(4, func(b []byte) driver.Value {
+		return float64(math.Float32frombits(binary.BigEndian.Uint32(b)))
+	})},
+	pgtype.Float8OID: {pgtype.Float8Codec{}, sized(8, func(b []byte) driver.Value {
+		return math.Float64frombits(binary.BigEndian.Uint64(b))
+	})},
+	pgtype.ByteaOID: {pgtype.ByteaCodec{}, func(b []byte) (driver.Value, error) { return owned(b), nil }},
 }
+
+var readUint32 = sized(4, func(b []byte) driver.Value { return int64(binary.BigEndian.Uint32(b)) })
 
 // sized returns a reader of values of n bytes.
 func sized(n int, read func([]byte) driver.Value) reader {
@@ -88,8 +105,16 @@ func readByType(types *pgtype.Map, oid uint32, format int16) reader {
 	case pgtype.BoolOID:
 		return scanned(types, oid, format, func(v *bool) (driver.Value, error) { return *v, nil })
 	case pgtype.ByteaOID, pgtype.JSONOID, pgtype.JSONBOID, pgtype.XMLOID:
-		return scanned(types, oid, format, func(v *[]byte) (driver.Value, error) { return bytes.Clone(*v), nil })
-	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID:
+		return scanned(types, oid, format, func(v *[]byte) (driver.Value, error) {
+			b := *v
+			*v = nil // what is handed out is not scanned into again
+			return b, nil
+		})
+	case pgtype.Int2OID:
+		return scanned(types, oid, format, func(v *int16) (driver.Value, error) { return int64(*v), nil })
+	case pgtype.Int4OID:
+		return scanned(types, oid, format, func(v *int32) (driver.Value, error) { return int64(*v), nil })
+	case pgtype.Int8OID:
 		return scanned(types, oid, format, func(v *int64) (driver.Value, error) { return *v, nil })
 	case pgtype.Float4OID:
 		return scanned(types, oid, format, func(v *float32) (driver.Value, error) { return float64(*v), nil })

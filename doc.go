@@ -18,7 +18,7 @@
 // # Invariants
 //
 //   - One call is executed at most once. What may have been executed is not sent
-//     again; the error is then [ErrOutcomeUnknown].
+//     again: it is found out what became of it, or the error is [ErrOutcomeUnknown].
 //   - A read of a session never misses a write of that session, unless the DSN or
 //     the caller asks for less than consistency=session.
 //   - A node of an older timeline than the newest known takes no writes.

@@ -2,8 +2,10 @@ package helios
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -22,7 +24,8 @@ var (
 	// (SET, temporary tables, advisory locks, an open transaction) is gone, and
 	// the state with it. The session must be begun anew.
 	ErrSessionLost = errors.New("session lost")
-	// ErrOutcomeUnknown means that a write was sent and its answer did not come:
+	// ErrOutcomeUnknown means that a write was sent, that its answer did not come,
+	// and that nobody can say what became of it:
 	// it may or may not have been executed. It was not sent a second time.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
 	// ErrNotCommitted means that a transaction surely had no effect although
@@ -142,6 +145,30 @@ func mayConnectLater(err error) bool {
 	default:
 		return false
 	}
+}
+
+// turnsAway returns why an attempt to connect failed, if no later one would do
+// better: the node says so, or it is not to be trusted with a password as the
+// DSN demands. Else, and for no error, it returns nil.
+func turnsAway(err error) error {
+	if err == nil {
+		return nil
+	}
+	if answer, ok := errors.AsType[*pgconn.PgError](err); ok {
+		if mayConnectLater(err) {
+			return nil
+		}
+		return answer
+	}
+	if untrusted, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return untrusted
+	}
+	for _, text := range []string{"server refused TLS connection", "channel binding required"} { // pgx has no types for them
+		if strings.Contains(err.Error(), text) {
+			return errors.New(strings.Join(strings.Fields(err.Error()), " "))
+		}
+	}
+	return nil
 }
 
 // interrupted returns the error of a context that ended, as database/sql's

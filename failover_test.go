@@ -2,6 +2,7 @@ package helios
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -58,18 +59,74 @@ func TestAPromotionIsNoticed(t *testing.T) {
 }
 
 func TestAWriteThatAFencedPrimaryRefusesRunsOnTheNextOne(t *testing.T) {
-	play(t, 2, rare, func(s *stage) {
-		s.exec(s.Context(), s.db, insert)
-		s.Node(1).SetReadOnly(true)
-		timer := time.AfterFunc(2*time.Second, func() { s.Promote(s.Node(2)) })
-		defer timer.Stop()
-		begun := time.Now()
-		s.exec(s.Context(), s.db, insert)
-		if took := time.Since(begun); took < 2*time.Second || took > 2500*time.Millisecond {
-			s.Errorf("the write took %v, want little more than 2s", took)
+	for _, version := range []string{"15.18", "13.16"} {
+		for name, write := range map[string]func(s *stage){
+			"alone":       func(s *stage) { s.exec(s.Context(), s.db, insert) },
+			"of a text":   func(s *stage) { s.exec(s.Context(), s.db, insert+"; "+insert) },
+			"transaction": func(s *stage) { s.transact(insert) },
+		} {
+			t.Run(version+" "+name, func(t *testing.T) {
+				playOn(t, version, 2, rare, func(s *stage) {
+					s.exec(s.Context(), s.db, insert)
+					s.Node(1).SetReadOnly(true)
+					timer := time.AfterFunc(2*time.Second, func() { s.Promote(s.Node(2)) })
+					defer timer.Stop()
+					begun := time.Now()
+					write(s)
+					if took := time.Since(begun); took < 2*time.Second || took > 2500*time.Millisecond {
+						s.Errorf("the write took %v, want little more than 2s", took)
+					}
+					if got := s.executed(insert); len(got) < 2 || got[0] != "n1" || got[1] != "n2" {
+						s.Errorf("the writes ran on %v, want n1 and then n2", got)
+					}
+				})
+			})
 		}
-		s.wantExecuted(insert, "n1", "n2")
-	})
+	}
+}
+
+// transact executes sql in a transaction of its own.
+func (s *stage) transact(sql string) {
+	s.Helper()
+	tx, err := s.db.BeginTx(s.Context(), nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.exec(s.Context(), tx, sql)
+	if err := tx.Commit(); err != nil {
+		s.Errorf("Commit() = %v", err)
+	}
+}
+
+// What a program's own transaction forbids is the program's to hear, whether
+// or not the server reports its role.
+func TestAWriteThatItsOwnTransactionForbidsIsRefusedAtOnce(t *testing.T) {
+	for _, version := range []string{"15.18", "13.16"} {
+		t.Run(version, func(t *testing.T) {
+			playOn(t, version, 2, rare, func(s *stage) {
+				for _, level := range []sql.IsolationLevel{sql.LevelDefault, sql.LevelSerializable} {
+					tx, err := s.db.BeginTx(s.Context(), &sql.TxOptions{ReadOnly: true, Isolation: level})
+					if err != nil {
+						s.Fatal(err)
+					}
+					begun := time.Now()
+					if _, err := tx.Exec(insert); connectCode(err) != codeReadOnly {
+						s.Errorf("Exec = %v, want %s", err, codeReadOnly)
+					}
+					if took := time.Since(begun); took > 3*trip { // described, executed, its reason asked for
+						s.Errorf("the write took %v, want %v at most", took, 3*trip)
+					}
+					if _, err := tx.Exec("SELECT 1"); connectCode(err) != "25P02" {
+						s.Errorf("the next statement of the transaction = %v, want 25P02", err)
+					}
+					if err := tx.Rollback(); err != nil {
+						s.Errorf("Rollback() = %v", err)
+					}
+				}
+				s.wantHealthy()
+			})
+		})
+	}
 }
 
 func TestAFenceThatIsLiftedLetsWritesGoOn(t *testing.T) {

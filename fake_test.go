@@ -36,9 +36,16 @@ const rare = "probe_interval=1h"
 // play on it. In the end nothing of the *sql.DB may be left.
 func play(t *testing.T, n int, params string, f func(s *stage), options ...ClusterOption) {
 	t.Helper()
+	playOn(t, "15.18", n, params, f, options...)
+}
+
+// playOn is play on nodes of a PostgreSQL version. Version 13 does not report
+// its role.
+func playOn(t *testing.T, version string, n int, params string, f func(s *stage), options ...ClusterOption) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &stage{T: t, Cluster: pgfake.NewCluster(n)}
-		s.Latency = trip
+		s.Latency, s.Version = trip, version
 		defer s.Cluster.Close()
 		s.answerProbes()
 		s.answerReads()

@@ -557,51 +557,85 @@ func TestAHandleThatNobodyHasRoomForSaysSo(t *testing.T) {
 
 func TestAWrongPasswordIsToldAtOnce(t *testing.T) {
 	wrong := &pgfake.Error{Severity: "FATAL", Code: "28P01", Message: `password authentication failed for user "app"`}
-	told := func(s *stage, what string, do func() error) {
-		s.within(0, what, func() {
-			err := do()
-			if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.Code != "28P01" || !SafeToRetry(err) {
-				s.Errorf("%s = %v, want 28P01, and that nothing was sent", what, err)
-			}
-			if err != nil && strings.Contains(err.Error(), "hush") {
-				s.Errorf("the password is in the error: %v", err)
-			}
-		})
-	}
-	all := func(s *stage) {
-		told(s, "write", func() error { _, err := s.db.Exec(insert); return err })
-		told(s, "read", func() error { return s.db.QueryRow(where).Scan(new(string)) })
-		told(s, "ping", func() error { return s.db.Ping() })
-		told(s, "transaction", func() error {
-			tx, err := s.db.Begin()
-			if err != nil {
-				return err
-			}
-			_, err = tx.Exec(insert)
-			return errors.Join(err, tx.Rollback())
-		})
-	}
+	says := func(err error) bool { return connectCode(err) == "28P01" }
 	t.Run("changed while the cluster is watched", func(t *testing.T) {
 		play(t, 2, rare, func(s *stage) {
 			for _, node := range s.Nodes() {
 				node.RefuseStartup(wrong)
 			}
-			all(s)
+			s.toldAtOnce(says)
 		})
 	})
 	t.Run("from the beginning", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			s := &stage{T: t, Cluster: pgfake.NewCluster(2)}
-			s.Latency = trip
-			defer s.Cluster.Close()
+		playClosed(t, rare, func(s *stage) {
 			for _, node := range s.Nodes() {
 				node.RefuseStartup(wrong)
 			}
-			s.open(rare)
-			defer s.close()
-			all(s)
-		})
+		}, says)
 	})
+}
+
+// What the DSN demands of a server and no server offers is told like a wrong
+// password: without waiting for a primary.
+func TestAServerThatCannotBeTrustedIsToldAtOnce(t *testing.T) {
+	for params, text := range map[string]string{
+		"sslmode=require":         "server refused TLS connection",
+		"channel_binding=require": "channel binding required",
+	} {
+		t.Run(params, func(t *testing.T) {
+			playClosed(t, rare+"&"+params, func(*stage) {}, func(err error) bool {
+				return strings.HasPrefix(err.Error(), "helios: node n1:5432: ") && strings.Contains(err.Error(), text) &&
+					!strings.Contains(err.Error(), "\n")
+			})
+		})
+	}
+}
+
+// playClosed opens a cluster of two nodes, prepared by f, that nobody gets into,
+// and sees that everything says why at once.
+func playClosed(t *testing.T, params string, f func(s *stage), says func(error) bool) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &stage{T: t, Cluster: pgfake.NewCluster(2)}
+		s.Latency = trip
+		defer s.Cluster.Close()
+		f(s)
+		s.open(params)
+		defer s.close()
+		s.toldAtOnce(says)
+	})
+}
+
+// toldAtOnce checks that whatever is asked fails at once, with an error that
+// says why and nothing of the password.
+func (s *stage) toldAtOnce(says func(error) bool) {
+	s.Helper()
+	for what, do := range map[string]func() error{
+		"write": func() error { _, err := s.db.Exec(insert); return err },
+		"read":  func() error { return s.db.QueryRow(where).Scan(new(string)) },
+		"ping":  func() error { return s.db.Ping() },
+		"transaction": func() error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			_, err = tx.Exec(insert)
+			if e := tx.Rollback(); e != nil {
+				s.Errorf("Rollback() = %v", e)
+			}
+			return err
+		},
+	} {
+		s.within(0, what, func() {
+			err := do()
+			switch {
+			case err == nil || !says(err) || !SafeToRetry(err):
+				s.Errorf("%s = %v, want the reason, and that nothing was sent", what, err)
+			case strings.Contains(err.Error(), "hush"):
+				s.Errorf("the password is in the error: %v", err)
+			}
+		})
+	}
 }
 
 func TestPostgreSQLsErrorsComeBackBare(t *testing.T) {

@@ -142,7 +142,7 @@ func (r *run) judgeServer(ctx context.Context, t *tries, refused *pgconn.PgError
 		t.tried = append(t.tried, r.place.node)
 	case r.place.replica && r.place.check && !r.conn.Result().HasPosition && !c.config.replicasOnly():
 		t.toPrimary = true // it may lack what the session has just created
-	case r.fenced(refused) && t.repeated < maxRefusals:
+	case r.fenced(ctx, refused) && t.repeated < maxRefusals:
 		t.repeated++
 		c.board.Doubt(r.place.node.name, refused)
 		c.prober.Kick("")
@@ -171,10 +171,16 @@ func (r *run) forget(refused *pgconn.PgError) {
 }
 
 // fenced reports whether the supposed primary refuses a write because it is
-// none, or is none any more, rather than because of the transaction itself.
-func (r *run) fenced(refused *pgconn.PgError) bool {
-	return refused.Code == codeReadOnly && !r.place.replica && r.q.wish.node == "" &&
-		(r.conn.InRecovery() || r.conn.ReadOnly() && !r.conn.Touched())
+// none, or is none any more, rather than because of the transaction itself. A
+// server that does not report its role is asked.
+func (r *run) fenced(ctx context.Context, refused *pgconn.PgError) bool {
+	if refused.Code != codeReadOnly || r.place.replica || r.q.readOnlyTx || r.q.wish.node != "" {
+		return false
+	}
+	if err := r.conn.AskRole(ctx); err != nil {
+		return false
+	}
+	return r.conn.InRecovery() || r.conn.ReadOnly() && !r.conn.Touched()
 }
 
 // maxRefusals is how often a statement follows a primary that says it is none.

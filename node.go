@@ -26,7 +26,8 @@ type node struct {
 	traffic pool.Traffic
 	counts  nodeCounts
 
-	refusal atomic.Pointer[pgconn.PgError] // the server's answer to the last probe's attempt to connect; nil if it let it in
+	turnedAway atomic.Pointer[error]          // why the last probe's attempt to connect failed, if that was final
+	refusal    atomic.Pointer[pgconn.PgError] // the server's answer to the last probe's attempt to connect; nil if it let it in
 
 	dialed atomic.Int64 // when a connection was made last, on the driver's clock in ns
 	misses atomic.Int32 // proofs in a row that failed
@@ -142,8 +143,8 @@ func (c *Cluster) roleReported(n *node, conn *pool.Conn) {
 	}
 }
 
-// turnedAway returns why no node lets anybody in, such as a wrong password, if
-// that is what every node said: waiting would not help.
+// turnedAway returns why there is no way into any node, such as a wrong password,
+// if that is so for every node: waiting would not help.
 func (c *Cluster) turnedAway(r *routes) error {
 	var why error
 	for i := range r.view.Nodes {
@@ -151,12 +152,12 @@ func (c *Cluster) turnedAway(r *routes) error {
 		if n == nil || r.view.Nodes[i].State != topology.StateDown {
 			return nil
 		}
-		refusal := n.refusal.Load()
-		if refusal == nil || mayConnectLater(refusal) {
+		final := n.turnedAway.Load()
+		if final == nil {
 			return nil
 		}
 		if why == nil {
-			why = unsent(n.name, refusal)
+			why = unsent(n.name, *final)
 		}
 	}
 	return why

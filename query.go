@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -17,7 +16,6 @@ type query struct {
 	stmt    *router.Statement
 	args    []any
 	mode    pgx.QueryExecMode
-	formats pgx.QueryResultFormats
 	byOID   pgx.QueryResultFormatsByOID
 	wish    wish
 	session *Session
@@ -102,15 +100,19 @@ func (s *Conn) arguments(named []driver.NamedValue) []any {
 }
 
 // takeOptions honours the options that pgx takes as leading arguments.
+// Formats by position say nothing: pgx/stdlib passes its own formats by OID,
+// which outweigh them, and the binary form of many types has no text.
 func (q *query) takeOptions(ctx context.Context, sql string) (string, error) {
 	var rewriter pgx.QueryRewriter
 	for len(q.args) > 0 {
 		switch option := q.args[0].(type) {
 		case pgx.QueryResultFormats:
-			q.formats = option
 		case pgx.QueryResultFormatsByOID:
 			q.byOID = option
 		case pgx.QueryExecMode:
+			if option < pgx.QueryExecModeCacheStatement || option > pgx.QueryExecModeSimpleProtocol {
+				return "", fmt.Errorf("helios: unknown QueryExecMode: %v", option)
+			}
 			q.mode = option
 		case pgx.QueryRewriter:
 			rewriter = option
@@ -130,7 +132,7 @@ func (q *query) rewrite(ctx context.Context, sql string, rewriter pgx.QueryRewri
 	}
 	sql, args, err := rewriter.RewriteQuery(ctx, nil, sql, q.args)
 	if err != nil {
-		return "", fmt.Errorf("rewrite query failed: %w", err)
+		return "", fmt.Errorf("helios: rewrite query failed: %w", err)
 	}
 	q.args = args
 	return sql, nil
@@ -139,11 +141,8 @@ func (q *query) rewrite(ctx context.Context, sql string, rewriter pgx.QueryRewri
 // resultFormats returns the formats the caller asked for; nil for the driver's
 // own choice.
 func (q *query) resultFormats(fields []pgconn.FieldDescription) []int16 {
-	switch {
-	case q.byOID == nil && len(q.formats) == 1: // one for all, as in the protocol
-		return slices.Repeat(q.formats, len(fields))
-	case q.byOID == nil:
-		return q.formats
+	if q.byOID == nil {
+		return nil
 	}
 	formats := make([]int16, len(fields))
 	for i := range fields {
@@ -153,7 +152,7 @@ func (q *query) resultFormats(fields []pgconn.FieldDescription) []int16 {
 }
 
 // formatsAsUsual reports whether the driver chooses the result formats.
-func (q *query) formatsAsUsual() bool { return q.byOID == nil && q.formats == nil && !q.oneShot() }
+func (q *query) formatsAsUsual() bool { return q.byOID == nil && !q.oneShot() }
 
 // oneShot reports whether the statement is parsed with every execution, with
 // text parameters: what pgx calls QueryExecModeExec, and what stands for its
@@ -161,7 +160,19 @@ func (q *query) formatsAsUsual() bool { return q.byOID == nil && q.formats == ni
 // and their like hardly come twice: without arguments they are not prepared.
 func (q *query) oneShot() bool {
 	return q.mode == pgx.QueryExecModeExec || q.mode == pgx.QueryExecModeSimpleProtocol ||
-		len(q.args) == 0 && q.stmt.Class >= router.Utility
+		len(q.args) == 0 && q.stmt.Class >= router.Utility && !planned(q.stmt.Verb)
+}
+
+// planned reports whether the statements of a verb have a plan, and columns of
+// types that are read best in binary form. DateStyle and extra_float_digits
+// change what the text of a date or a number says.
+func planned(verb string) bool {
+	switch verb {
+	case "SELECT", "TABLE", "VALUES", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE":
+		return true
+	default:
+		return false
+	}
 }
 
 // unnamed reports whether the statement is not to stay prepared.

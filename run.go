@@ -195,10 +195,24 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	} else if r.prepared, err = r.conn.Prepare(ctx, q.stmt.SQL, q.unnamed()); err != nil {
 		return err
 	}
-	if err := r.conn.Bind(r.prepared, q.args, q.resultFormats(r.prepared.Fields)); err != nil {
+	if err := r.bind(); err != nil {
 		return &argumentError{err}
 	}
 	return nil
+}
+
+// bind encodes the arguments. Should one of them panic, the program may go on,
+// and nobody else would give the connection back.
+func (r *run) bind() error {
+	done := false
+	defer func() {
+		if !done {
+			r.release()
+		}
+	}()
+	err := r.conn.Bind(r.prepared, r.q.args, r.q.resultFormats(r.prepared.Fields))
+	done = true
+	return err
 }
 
 // argumentError says that the arguments do not fit the statement. Nothing was

@@ -39,6 +39,11 @@ const (
 	rollbackTimeout = 5 * time.Second
 )
 
+var (
+	errCommitTimeout   = fmt.Errorf("no answer to COMMIT within %v", commitTimeout)
+	errRollbackTimeout = fmt.Errorf("no answer to ROLLBACK within %v", rollbackTimeout)
+)
+
 // errAborted is what PostgreSQL answers in a transaction that has failed.
 func errAborted() error {
 	return &pgconn.PgError{
@@ -151,9 +156,7 @@ func (t *tx) Commit() error {
 		t.rollback()
 		return pgx.ErrTxCommitRollback
 	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), commitTimeout,
-		fmt.Errorf("no answer to COMMIT within %v", commitTimeout))
-	defer cancel()
+	ctx := context.Background()
 	if err := s.settle(ctx); err != nil {
 		return err
 	}
@@ -183,10 +186,12 @@ func (t *tx) commit(ctx context.Context) error {
 	call.Committed = t.wrote && s.cluster.config.LSN == LSNEager
 	call.Durability = call.Committed && t.local
 	asked := s.cluster.now()
+	conn.Limit(commitTimeout, errCommitTimeout)
 	err := conn.Send(ctx)
 	if err == nil {
 		err = conn.Drain(ctx)
 	}
+	conn.Unlimit()
 	defer t.letGo()
 	t.local = t.local || conn.Touched()
 	switch {
@@ -259,13 +264,14 @@ func (t *tx) rollback() {
 	if !s.pinned && !s.held.Idle() {
 		return
 	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), rollbackTimeout,
-		fmt.Errorf("no answer to ROLLBACK within %v", rollbackTimeout))
-	defer cancel()
+	ctx := context.Background()
 	if s.settle(ctx) != nil || s.held.TxStatus() == 'I' {
 		return
 	}
-	if err := s.rollBack(ctx); err != nil {
+	s.held.Limit(rollbackTimeout, errRollbackTimeout)
+	err := s.rollBack(ctx)
+	s.held.Unlimit()
+	if err != nil {
 		s.held.Abort(err)
 	}
 }

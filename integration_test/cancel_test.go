@@ -13,7 +13,7 @@ import (
 
 // nobodySleeps asks a server whether a pg_sleep of the driver still runs.
 const nobodySleeps = `SELECT NOT EXISTS (SELECT FROM pg_stat_activity
-	WHERE query LIKE '%pg_sleep(55)%' AND state = 'active' AND pid <> pg_backend_pid())`
+	WHERE query LIKE '%pg_sleep(555)%' AND state = 'active' AND pid <> pg_backend_pid())`
 
 // A statement whose context ends is cancelled on the server; the connection
 // lives on.
@@ -26,7 +26,7 @@ func TestACancelledStatementEndsOnTheServerAndKeepsItsConnection(t *testing.T) {
 	for range 5 {
 		short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
 		begun := time.Now()
-		_, err := db.ExecContext(short, "SELECT pg_sleep(55)")
+		_, err := db.ExecContext(short, "SELECT pg_sleep(555)")
 		took := time.Since(begun)
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) {
@@ -45,7 +45,7 @@ func TestACancelledStatementEndsOnTheServerAndKeepsItsConnection(t *testing.T) {
 	exec(t, ctx, s, "SET work_mem = '6MB'")
 	short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
 	defer cancel()
-	if _, err := s.ExecContext(short, "SELECT pg_sleep(55)"); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := s.ExecContext(short, "SELECT pg_sleep(555)"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("on a session: %v, want DeadlineExceeded", err)
 	}
 	if got := value[string](t, ctx, s, "SHOW work_mem"); got != "6MB" {
@@ -77,7 +77,7 @@ func TestAStormOfCancelsMarksNothingDown(t *testing.T) {
 			}
 			short, cancel := context.WithTimeout(on, time.Duration(20+i%50)*time.Millisecond)
 			defer cancel()
-			if _, err := db.ExecContext(short, "SELECT pg_sleep(55)"); !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := db.ExecContext(short, "SELECT pg_sleep(555)"); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("a statement that runs out of time = %v, want DeadlineExceeded", err)
 			}
 		})

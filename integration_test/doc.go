@@ -7,6 +7,7 @@
 // Nothing waits for a while: a story waits for what it needs, with a deadline.
 //
 //	go test -race ./integration_test
+//	HELIOS_TEST_TLS=1 go test -race ./integration_test
 //	HELIOS_TEST_POSTGRES=docker go test -race ./integration_test
 //
 // With -short the long stories are told with fewer statements.

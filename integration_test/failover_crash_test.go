@@ -23,7 +23,7 @@ func TestWritesResumeAfterTheCrashOfThePrimary(t *testing.T) {
 // crash tells the story for a user with the given attributes.
 func crash(t *testing.T, attributes string) {
 	c := pgtest.New(t, pgtest.Options{Replicas: 2})
-	pgtest.OK(t, c.Primary().Exec(t.Context(), "CREATE USER app "+attributes))
+	pgtest.OK(t, c.CreateUser(t.Context(), "app", attributes))
 	pgtest.OK(t, c.Primary().Exec(t.Context(), "GRANT ALL ON SCHEMA public TO app"))
 	pgtest.OK(t, c.WaitCaughtUp(pgtest.Context(t)))
 	db := openAs(t, c, "app")

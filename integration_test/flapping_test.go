@@ -25,8 +25,8 @@ type watched struct {
 	failed []error         // guarded by mu
 }
 
-// watch starts clients that call do.
-func watch(t testing.TB, clients int, do func(context.Context) error) *watched {
+// observe starts clients that call do.
+func observe(t testing.TB, clients int, do func(context.Context) error) *watched {
 	t.Helper()
 	w := &watched{}
 	for range clients {
@@ -108,8 +108,8 @@ func TestAFlappingReplicaDisturbsNobody(t *testing.T) {
 	flapping, steady := c.Nodes[1], c.Nodes[2]
 	pgtest.OK(t, db.Ping())
 	awaitRoles(t, known, c.Primary(), 2)
-	readers := watch(t, 8, reading(db))
-	writers := watch(t, 2, func(ctx context.Context) error {
+	readers := observe(t, 8, reading(db))
+	writers := observe(t, 2, func(ctx context.Context) error {
 		ctx = helios.WithSession(ctx, helios.NewSession())
 		_, err := db.ExecContext(ctx, "INSERT INTO t VALUES (1)")
 		return err
@@ -143,7 +143,7 @@ func TestReplicasThatAllFlapAreStillRead(t *testing.T) {
 	known := clusterOf(t, db)
 	pgtest.OK(t, db.Ping())
 	awaitRoles(t, known, c.Primary(), 3)
-	readers := watch(t, 8, reading(db))
+	readers := observe(t, 8, reading(db))
 	before := known.Stats().Reads
 	flaps := time.NewTicker(150 * time.Millisecond) // so that a read meets hardly more than one
 	defer flaps.Stop()

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
 	"testing"
 	"time"
 
@@ -23,13 +22,11 @@ func open(t testing.TB, c *pgtest.Cluster, params ...string) *sql.DB {
 	return openDSN(t, c.DSN(params...))
 }
 
-// openAs is like open, for another user than the superuser.
+// openAs is like open, for another user than the superuser, which CreateUser of
+// the cluster has made.
 func openAs(t testing.TB, c *pgtest.Cluster, user string, params ...string) *sql.DB {
 	t.Helper()
-	dsn, err := url.Parse(c.DSN(params...))
-	pgtest.OK(t, err)
-	dsn.User = url.User(user)
-	return openDSN(t, dsn.String())
+	return openDSN(t, c.DSNAs(user, params...))
 }
 
 func openDSN(t testing.TB, dsn string) *sql.DB {

@@ -11,29 +11,41 @@ import (
 	_ "github.com/heliosdb/helios/internal/pgtest/container" // servers for machines without PostgreSQL
 )
 
+// major is the major version of the servers, such as 15: stories say where an
+// older one cannot do something.
+var major int
+
 // TestMain says which PostgreSQL the stories are told with.
 func TestMain(m *testing.M) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	version, err := serverVersion(ctx)
+	err := meetServers(ctx)
 	cancel()
 	if err != nil {
 		fmt.Println("PostgreSQL: none:", err)
-	} else {
-		fmt.Println("PostgreSQL:", version)
 	}
 	os.Exit(m.Run())
 }
 
-// serverVersion starts a server to ask what it is.
-func serverVersion(ctx context.Context) (version string, err error) {
+// meetServers starts a server to ask what it is.
+func meetServers(ctx context.Context) (err error) {
 	c, err := pgtest.Start(ctx, pgtest.Options{})
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer func() {
 		if e := c.Close(); err == nil {
 			err = e
 		}
 	}()
-	return pgtest.Value[string](ctx, c.Primary(), "SELECT version()")
+	version, err := pgtest.Value[string](ctx, c.Primary(), "SELECT version()")
+	if err != nil {
+		return err
+	}
+	how := ""
+	if c.TLS() != nil {
+		how = ", spoken to over TLS"
+	}
+	fmt.Println("PostgreSQL:", version+how)
+	major, err = pgtest.Value[int](ctx, c.Primary(), "SELECT current_setting('server_version_num')::int / 10000")
+	return err
 }

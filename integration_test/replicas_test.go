@@ -59,7 +59,7 @@ func awaitReads(t testing.TB, known *helios.Cluster, node *pgtest.Node, n uint64
 // Replicas come and go by command while programs read; nobody notices.
 func TestReplicasAreAddedAndRemovedUnderLoad(t *testing.T) {
 	c := pgtest.New(t, pgtest.Options{Replicas: 2})
-	db := openDSN(t, "helios://postgres@"+c.Nodes[0].Addr()+","+c.Nodes[1].Addr()+"/postgres?sslmode=disable")
+	db := openDSN(t, c.DSNOf(c.Nodes[:2]))
 	known := clusterOf(t, db)
 	ctx := pgtest.Context(t)
 	readers := startCrowd(t, db, 8)

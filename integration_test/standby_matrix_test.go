@@ -145,6 +145,7 @@ func TestWhatBelongsOnThePrimaryRunsThere(t *testing.T) {
 	pgtest.OK(t, db.PingContext(pgtest.Context(t)))
 	awaitRoles(t, known, c.Primary(), 1)
 	replica := c.Nodes[1]
+	reset := statsReset(t, replica)
 	for _, query := range onPrimary {
 		before := known.Stats()
 		err := runAlone(pgtest.Context(t), db, query)
@@ -163,11 +164,10 @@ func TestWhatBelongsOnThePrimaryRunsThere(t *testing.T) {
 	}
 	// What could have had an effect there without being counted.
 	for question, what := range map[string]string{
-		"SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')":        "an advisory lock",
-		"SELECT NOT EXISTS (SELECT FROM pg_replication_slots)":                        "a replication slot",
-		"SELECT NOT EXISTS (SELECT FROM pg_file_settings WHERE name = 'work_mem')":    "a setting of ALTER SYSTEM",
-		"SELECT stats_reset IS NULL FROM pg_stat_database WHERE datname = 'postgres'": "a reset of the statistics",
-		"SELECT NOT EXISTS (SELECT FROM pg_listening_channels())":                     "a LISTEN",
+		"SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')":     "an advisory lock",
+		"SELECT NOT EXISTS (SELECT FROM pg_replication_slots)":                     "a replication slot",
+		"SELECT NOT EXISTS (SELECT FROM pg_file_settings WHERE name = 'work_mem')": "a setting of ALTER SYSTEM",
+		"SELECT NOT EXISTS (SELECT FROM pg_listening_channels())":                  "a LISTEN",
 	} {
 		clean, err := pgtest.Value[bool](pgtest.Context(t), replica, question)
 		pgtest.OK(t, err)
@@ -175,6 +175,22 @@ func TestWhatBelongsOnThePrimaryRunsThere(t *testing.T) {
 			t.Errorf("the replica has %s", what)
 		}
 	}
+	if got := statsReset(t, replica); got != reset {
+		t.Errorf("the replica's statistics were reset at %q, before all this it was %q", got, reset)
+	}
+}
+
+// statsReset returns when the statistics of a node were reset, "" for never.
+// Before PostgreSQL 15 that is when the node has first heard of the database.
+func statsReset(t *testing.T, n *pgtest.Node) string {
+	t.Helper()
+	ctx := pgtest.Context(t)
+	if major < 15 {
+		pgtest.OK(t, n.Await(ctx, "SELECT stats_reset IS NOT NULL FROM pg_stat_database WHERE datname = 'postgres'"))
+	}
+	at, err := pgtest.Value[string](ctx, n, "SELECT coalesce(stats_reset::text, '') FROM pg_stat_database WHERE datname = 'postgres'")
+	pgtest.OK(t, err)
+	return at
 }
 
 // serverLacks reports whether an error means that the server is too old for a

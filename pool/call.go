@@ -262,10 +262,14 @@ func (c *Conn) sendSync(r *Call) {
 func (c *Conn) failure(ctx context.Context, err error) error {
 	sent := c.describing == nil && // what is only described is not executed
 		c.wire.sent.Load() != c.call.sentBefore
-	interrupted := ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded)
 	c.disarm()
-	if interrupted {
-		return &InterruptedError{Sent: sent, Err: context.Cause(ctx)}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		switch {
+		case ctx.Err() != nil:
+			return &InterruptedError{Sent: sent, Err: context.Cause(ctx)}
+		case c.limit != nil:
+			return &InterruptedError{Sent: sent, Err: c.limit}
+		}
 	}
 	c.Abort(nil)
 	if cause := c.cause.Load(); cause != nil {

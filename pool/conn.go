@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -59,9 +60,11 @@ type Conn struct {
 
 	describing *pgconn.StatementDescription // takes the parameter types while a statement is described
 	row        [][]byte                     // the row Next found
+	in         inbox                        // what comes from the server
 
 	call  Call
 	watch watch
+	limit error // why a call is interrupted that takes longer than Limit allows; nil without a limit
 
 	// Messages that are sent again and again.
 	parse    pgproto3.Parse
@@ -108,6 +111,11 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 		}
 		return w, nil
 	}
+	build := config.BuildFrontend
+	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		c.in.from = r // the last one counts, which is of the connection that was made
+		return build(r, w)
+	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
@@ -130,6 +138,9 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 // from pgx.
 func (c *Conn) prepareSession(ctx context.Context, hook func(context.Context, *pgx.Conn) error) error {
 	if hook != nil {
+		if err := c.handOver(); err != nil {
+			return err
+		}
 		if err := hook(ctx, c.pgx); err != nil {
 			return fmt.Errorf("after-connect hook: %w", err)
 		}
@@ -137,12 +148,42 @@ func (c *Conn) prepareSession(ctx context.Context, hook func(context.Context, *p
 	return c.TakeBack(ctx)
 }
 
-// TakeBack makes sure that pgx does not read from the connection any more. A
-// write of pgx's that takes long starts a reader in the background, which stays
-// until something has come in.
+// TakeBack makes sure that pgx does not read from the connection any more, and
+// has nothing left that it has read. A write of pgx's that takes long starts a
+// reader in the background, which stays until something has come in.
 func (c *Conn) TakeBack(ctx context.Context) error {
-	if err := c.pg.SyncConn(ctx); err != nil {
+	err := c.emptyPgx()
+	if err == nil {
+		err = c.pg.SyncConn(ctx)
+	}
+	if err != nil && !c.pg.IsClosed() { // more came than it wants to wait for
+		if err = c.emptyPgx(); err == nil {
+			err = c.pg.SyncConn(ctx)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("taking the connection back from pgx: %w", err)
+	}
+	return nil
+}
+
+// emptyPgx takes what pgx has read and not used: what the server sent unasked,
+// behind an answer.
+func (c *Conn) emptyPgx() error {
+	for c.fe.ReadBufferLen() > 0 {
+		c.socket.SetReadDeadline(time.Now().Add(absorbTimeout)) //nolint:errcheck // the read fails instead
+		msg, err := c.fe.Receive()
+		c.socket.SetReadDeadline(time.Time{}) //nolint:errcheck // the next read fails instead
+		if err != nil {
+			return err
+		}
+		c.NewCall()
+		if err := c.take(msg); err != nil {
+			return err
+		}
+		if c.call.Fatal {
+			return c.call.Err
+		}
 	}
 	return nil
 }
@@ -151,10 +192,18 @@ func (c *Conn) TakeBack(ctx context.Context) error {
 // so might send a write to a replica.
 var errStrings = errors.New("standard_conforming_strings is off: set it to on for this role, this database or the server")
 
-// Pgx returns the pgx connection underneath, for what only pgx can do: COPY,
+// Pgx hands out the pgx connection underneath, for what only pgx can do: COPY,
 // large objects, the holder's own use. It must be idle when it is handed out
 // and when it comes back.
-func (c *Conn) Pgx() *pgx.Conn { return c.pgx }
+func (c *Conn) Pgx() (*pgx.Conn, error) { return c.pgx, c.handOver() }
+
+// handOver makes sure that nothing for pgx to read waits in a buffer of ours.
+func (c *Conn) handOver() error {
+	if !c.Absorb() || !c.in.empty() {
+		return errors.New("the connection cannot be handed to pgx: it is gone, or in the middle of a message")
+	}
+	return nil
+}
 
 // TypeMap returns the connection's types, the application's own among them.
 func (c *Conn) TypeMap() *pgtype.Map { return c.pgx.TypeMap() }
@@ -164,12 +213,45 @@ func (c *Conn) TxStatus() byte { return c.txStatus }
 
 // InRecovery reports whether the server said last that it is a hot standby.
 // PostgreSQL 14 and newer say so at connect and with the first response after a
-// change; an older one never does.
+// change; an older one says it to AskRole only.
 func (c *Conn) InRecovery() bool { return c.inRecovery }
 
 // ReadOnly reports whether the server said last that transactions are read-only
-// by default (PostgreSQL 14 and newer).
+// by default, in the same way as InRecovery.
 func (c *Conn) ReadOnly() bool { return c.readOnly }
+
+// AskRole makes InRecovery and ReadOnly true of this moment where the server
+// does not report them, at the cost of a round trip; where it does, it has
+// already. A transaction that has failed is rolled back.
+func (c *Conn) AskRole(ctx context.Context) error {
+	if c.pg.ParameterStatus("in_hot_standby") != "" {
+		return nil
+	}
+	text := "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only')"
+	if c.txStatus == 'E' {
+		text = "ROLLBACK; " + text
+	}
+	c.NewCall().Text = text
+	if err := c.Send(ctx); err != nil {
+		return err
+	}
+	for {
+		event, err := c.Next(ctx)
+		if err != nil {
+			return err
+		}
+		switch event {
+		case EventRow:
+			c.inRecovery, c.readOnly = string(c.row[0]) == "t", string(c.row[1]) == "on"
+		case EventResult:
+		case EventEnd:
+			if refused := c.call.Err; refused != nil {
+				return refused
+			}
+			return nil
+		}
+	}
+}
 
 // Dirty notes that the session's state on the server was touched: before
 // anybody else uses the connection it is reset.
@@ -217,6 +299,14 @@ func (c *Conn) Abort(cause error) {
 	}
 }
 
+// Cause returns why the connection was given up.
+func (c *Conn) Cause() error {
+	if cause := c.cause.Load(); cause != nil {
+		return *cause
+	}
+	return net.ErrClosed
+}
+
 // Close says goodbye to the server and closes the socket. The holder calls it.
 func (c *Conn) Close() {
 	if c.fe != nil && !c.broken.Load() && c.owed == 0 {
@@ -233,8 +323,11 @@ const goodbye = 100 * time.Millisecond
 // Usable reports whether the connection may serve another statement: it was
 // not aborted, and no last words and no end of stream wait in its socket.
 func (c *Conn) Usable() bool {
-	return !c.broken.Load() && (c.wire == nil || c.wire.peek.quiet())
+	return !c.broken.Load() && (c.wire == nil || c.quiet())
 }
+
+// quiet reports whether nothing of the server waits to be read.
+func (c *Conn) quiet() bool { return c.in.empty() && c.wire.peek.quiet() }
 
 // absorbTimeout bounds the wait for the rest of a message that has begun to
 // arrive.
@@ -244,16 +337,16 @@ const absorbTimeout = 100 * time.Millisecond
 // and reports whether the session lives. It is for a connection that its holder
 // keeps; a connection on which something waits is not Usable.
 func (c *Conn) Absorb() bool {
-	for !c.broken.Load() && !c.wire.peek.quiet() {
+	for !c.broken.Load() && !c.quiet() {
 		c.socket.SetReadDeadline(time.Now().Add(absorbTimeout)) //nolint:errcheck // the read fails instead
-		msg, err := c.fe.Receive()
+		kind, body, err := c.in.next()
 		c.socket.SetReadDeadline(time.Time{}) //nolint:errcheck // the next read fails instead
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return true // less than a message, such as a record of TLS itself
 		}
 		if err == nil {
 			c.NewCall()
-			err = c.take(msg)
+			_, _, err = c.receive(kind, body)
 		}
 		if err == nil && c.call.Fatal {
 			err = c.call.Err
@@ -263,6 +356,20 @@ func (c *Conn) Absorb() bool {
 		}
 	}
 	return !c.broken.Load()
+}
+
+// Limit interrupts the calls that follow with cause, as the end of a context
+// would, unless they are over after d. It is for calls that have no context: one
+// with a timeout costs nine objects. Unlimit ends it.
+func (c *Conn) Limit(d time.Duration, cause error) {
+	c.limit = cause
+	c.socket.SetDeadline(time.Now().Add(d)) //nolint:errcheck // a closed socket fails at its next use
+}
+
+// Unlimit ends what Limit began.
+func (c *Conn) Unlimit() {
+	c.limit = nil
+	c.socket.SetDeadline(time.Time{}) //nolint:errcheck // a closed socket fails at its next use
 }
 
 // watch interrupts reads and writes when the context of a call ends.

@@ -252,6 +252,38 @@ func TestAnInterruptedCallIsSettledAndTheConnectionGoesOn(t *testing.T) {
 	})
 }
 
+// A server forgets a cancel request that comes while it waits for a command. One
+// that overtakes the statement it is about, on a connection of its own, would be
+// lost, and the statement would run to its end with nobody waiting for it.
+func TestACancelRequestThatOvertakesItsStatementIsSentAgain(t *testing.T) {
+	onWire(t, func(w *wired) {
+		p := w.prepare(insert)
+		w.node.Inject(insert, 1, pgfake.Fault{Hang: true})
+		ctx, cancel := context.WithTimeout(w.Context(), w.Latency/4) // the statement is still under way
+		defer cancel()
+		w.NewCall().Main = p
+		if err := w.Send(ctx); err != nil {
+			w.Fatal(err)
+		}
+		if err := w.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			w.Fatalf("Drain() = %v, want that its time was over", err)
+		}
+		begun := time.Now()
+		if err := w.Restore(w.Context(), nil); err != nil || !w.Clean() {
+			w.Fatalf("Restore() = %v, clean = %v", err, w.Clean())
+		}
+		if took := time.Since(begun); took > cancelAgain+3*w.Latency {
+			w.Errorf("Restore() took %v, want little more than %v", took, cancelAgain)
+		}
+		if got := w.node.Counters(); got.Cancels != 2 || got.Opened != 1 {
+			w.Errorf("%d cancel requests, %d connections, want 2 and 1", got.Cancels, got.Opened)
+		}
+		if call, _ := w.call(func(c *Call) { c.Main = w.prepare(many) }); call.Err != nil {
+			w.Errorf("afterwards: %v", call.Err)
+		}
+	})
+}
+
 func TestALostConnectionSaysWhetherAnythingWasSent(t *testing.T) {
 	onWire(t, func(w *wired) {
 		p := w.prepare(insert)

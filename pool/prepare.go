@@ -145,6 +145,14 @@ func (c *Conn) ForgetStatements() {
 	}
 }
 
+// ForgetPlans drops the plans of prepared statements, for a holder who may have
+// changed what the types of the connection are.
+func (c *Conn) ForgetPlans() {
+	for _, p := range c.prepared {
+		p.Plan = nil
+	}
+}
+
 // ForgetAll notes that the server may have dropped every prepared statement,
 // the driver's own among them. Names are not given twice, so that it does no
 // harm if it has not.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // resetSession undoes what a session can leave behind, and keeps prepared
@@ -19,6 +20,10 @@ const resetSession = `RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; CLOSE 
 // patience is how long a server may take to answer what is owed once it was
 // asked to cancel it.
 const patience = 2 * time.Second
+
+// cancelAgain is after how long without an answer a server is asked again, and
+// then after twice that, and so on until patience ends.
+const cancelAgain = 100 * time.Millisecond
 
 // Restore makes the connection fit for another session: it cancels what is
 // still running, takes the answers that are owed, ends an open transaction and
@@ -53,10 +58,16 @@ func (c *Conn) Restore(ctx context.Context, afterConnect func(context.Context, *
 // rollback ends an open transaction, whichever way it was begun.
 func (c *Conn) rollback(ctx context.Context) error {
 	if c.pg.TxStatus() != 'I' { // begun through Pgx: ended there, so that pgx knows
+		if err := c.handOver(); err != nil {
+			return err
+		}
 		if _, err := c.pg.Exec(ctx, "ROLLBACK").ReadAll(); err != nil {
 			return err
 		}
 		c.txStatus = 'I'
+		if err := c.TakeBack(ctx); err != nil {
+			return err
+		}
 	}
 	if c.txStatus == 'I' {
 		return nil
@@ -75,6 +86,10 @@ func (c *Conn) resetState(ctx context.Context) error {
 		return nil
 	}
 	c.ForgetAll()
+	*c.TypeMap() = *pgtype.NewMap() // which the session may have changed through Pgx
+	if err := c.handOver(); err != nil {
+		return err
+	}
 	return c.pgx.DeallocateAll(ctx) // pgx forgets its own as well
 }
 
@@ -90,20 +105,39 @@ func (c *Conn) Settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience,
 		fmt.Errorf("the server did not answer a cancel request within %v", patience))
 	defer cancel()
-	c.socket.SetDeadline(time.Now().Add(patience)) //nolint:errcheck // a closed socket fails at its next use
-	defer c.socket.SetDeadline(time.Time{})        //nolint:errcheck // likewise
-	if err := c.pg.CancelRequest(ctx); err != nil {
-		return fmt.Errorf("cancel request: %s", strings.ReplaceAll(err.Error(), "\n", " "))
-	}
-	if err := c.Drain(ctx); err != nil {
+	if err := c.cancelRunning(ctx); err != nil {
 		return err
 	}
 	// The signal may have come after the statement's end. It is delivered
 	// before the server reads on, so that an empty round trip absorbs it.
-	c.sendSync(c.NewCall())
-	if err := c.fe.Flush(); err != nil {
+	c.NewCall()
+	if err := c.Send(ctx); err != nil {
 		return err
 	}
+	return c.Drain(ctx)
+}
+
+// cancelRunning sends cancel requests until what is owed has come. A server that
+// has not read the statement yet, because the request overtook it on its own
+// connection or the server is busy, forgets it: nobody would end the statement.
+func (c *Conn) cancelRunning(ctx context.Context) error {
+	for wait := cancelAgain; ; wait *= 2 {
+		if err := c.pg.CancelRequest(ctx); err != nil {
+			return fmt.Errorf("cancel request: %s", strings.ReplaceAll(err.Error(), "\n", " "))
+		}
+		err := c.drainFor(ctx, wait)
+		if _, early := errors.AsType[*InterruptedError](err); !early || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// drainFor is Drain for so long at most. After an *InterruptedError it may be
+// called again.
+func (c *Conn) drainFor(ctx context.Context, wait time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	c.arm(ctx)
 	return c.Drain(ctx)
 }
 

@@ -87,7 +87,7 @@ func (d *demo) run(ctx context.Context, s streams, args []string) error {
 	case ctx.Err() != nil:
 		return &failure{code: exitInterrupted, err: d.interrupted()}
 	case errors.Is(err, pgtest.ErrUnavailable):
-		return failed(errNoPostgres(), `run "make setup", or name the directory of its programs in HELIOS_PG_BIN`)
+		return failed(fmt.Errorf("demo: %w", errNoPostgres()), hintNoPostgres)
 	case err != nil:
 		return failed(fmt.Errorf("demo: %w", err), "")
 	}
@@ -109,12 +109,15 @@ func (d *demo) interrupted() error {
 	return errors.New("demo: interrupted; its servers and files are removed")
 }
 
+// hintNoPostgres is what to do where there is no PostgreSQL.
+const hintNoPostgres = `run "make setup", or name the directory of its programs in HELIOS_PG_BIN`
+
 // errNoPostgres says where PostgreSQL was looked for.
 func errNoPostgres() error {
 	if dir := os.Getenv("HELIOS_PG_BIN"); dir != "" {
-		return fmt.Errorf("demo: no PostgreSQL in HELIOS_PG_BIN=%s", dir)
+		return fmt.Errorf("no PostgreSQL in HELIOS_PG_BIN=%s", dir)
 	}
-	return errors.New("demo: no PostgreSQL on this machine")
+	return errors.New("no PostgreSQL on this machine")
 }
 
 // check refuses flags that make no demo.

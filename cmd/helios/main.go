@@ -60,7 +60,7 @@ type action func(ctx context.Context, s streams, args []string) error
 // commands returns all subcommands in the order of the help. It is a function,
 // since help itself is one of them.
 func commands() []command {
-	return []command{demoCommand(), routeCommand(), pingCommand(), versionCommand(), helpCommand()}
+	return []command{demoCommand(), routeCommand(), pingCommand(), benchCommand(), versionCommand(), helpCommand()}
 }
 
 // run executes one command line and returns the exit code.

@@ -93,6 +93,15 @@ func MakeDir(dir string) error {
 	return errors.Join(os.Mkdir(dir, 0o755), owner.own(dir))
 }
 
+// WriteFile writes a file, or replaces it, that only the server's user can read.
+func WriteFile(path, content string) error {
+	owner, err := serverUser()
+	if err != nil {
+		return err
+	}
+	return owner.writeFile(path, content)
+}
+
 // own gives path to the server's user.
 func (a account) own(path string) error {
 	if !a.change {
@@ -130,7 +139,10 @@ func (a account) prepare(cmd *exec.Cmd) {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)}
 	}
 	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "PG") && !strings.HasPrefix(kv, "LC_") && !strings.HasPrefix(kv, "LANG") {
+		switch {
+		case strings.HasPrefix(kv, "PG"), strings.HasPrefix(kv, "LC_"), strings.HasPrefix(kv, "LANG"):
+		case a.change && strings.HasPrefix(kv, "HOME="): // libpq gives up where it may not look for certificates
+		default:
 			cmd.Env = append(cmd.Env, kv)
 		}
 	}

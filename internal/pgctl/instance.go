@@ -28,6 +28,7 @@ type Config struct {
 	SocketDir string            // under 90 bytes long, made if missing; "" means the parent of Dir
 	Log       string            // file the server's output is appended to; "" means Dir + ".log"
 	Settings  map[string]string // of postgresql.conf, as if given to Configure
+	Password  string            // that Init gives to the superuser, for clients that come by TCP; "" asks nobody for one
 }
 
 // Instance is one PostgreSQL server of this machine, running or not. Its
@@ -103,16 +104,28 @@ func (i *Instance) Connect(ctx context.Context) (*pgx.Conn, error) {
 }
 
 // Init makes the data directory of a new cluster, whose superuser is
-// [Superuser]. Connections from this machine need no password. It takes a
-// second or so and does not wait for the disk.
+// [Superuser]. Connections from this machine need no password, unless the Config
+// has one and they come by TCP. It takes a second or so and does not wait for
+// the disk.
 func (i *Instance) Init(ctx context.Context) error {
 	i.control.Lock()
 	defer i.control.Unlock()
 	if err := i.user.mkdir(i.cfg.Dir, 0o700); err != nil {
 		return i.failed(err)
 	}
-	_, err := i.user.output(ctx, i.cfg.Binaries.Program("initdb"), "--pgdata", i.cfg.Dir, "--username", Superuser,
-		"--encoding", "UTF8", "--locale", "C", "--auth", "trust", "--no-sync")
+	args := []string{
+		"--pgdata", i.cfg.Dir, "--username", Superuser,
+		"--encoding", "UTF8", "--locale", "C", "--auth", "trust", "--no-sync",
+	}
+	if i.cfg.Password != "" {
+		file := i.cfg.Dir + ".password"
+		if err := i.user.writeFile(file, i.cfg.Password); err != nil {
+			return i.failed(err)
+		}
+		defer os.Remove(file) //nolint:errcheck // it is in a directory that the caller removes
+		args = append(args, "--auth-host", "scram-sha-256", "--pwfile", file)
+	}
+	_, err := i.user.output(ctx, i.cfg.Binaries.Program("initdb"), args...)
 	return i.failed(err)
 }
 

@@ -17,7 +17,7 @@ type Cluster struct {
 	DialLatency  time.Duration // what connecting costs: TCP, startup and authentication together
 	WALPerCommit wal.LSN       // by how much a commit that wrote grows the WAL; 0x100 from NewCluster
 	SystemID     uint64        // from NewCluster: 7000000000000000001
-	Version      string        // server_version; 15.18 from NewCluster
+	Version      string        // server_version; 15.18 from NewCluster. "13." begins one that does not report its role
 	SyncCommit   string        // synchronous_commit of new connections; "on" from NewCluster
 
 	running sync.WaitGroup // every goroutine that serves a connection

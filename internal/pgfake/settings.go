@@ -120,12 +120,16 @@ func (s *session) reset(name string) {
 	delete(s.settings.local, strings.ToLower(name))
 }
 
-// parameters returns what is reported to clients, as PostgreSQL 14 and newer do.
+// parameters returns what is reported to clients. PostgreSQL 13 says nothing of
+// its role.
 func (s *session) parameters() []reportedParameter {
 	names := []string{
 		"server_version", "server_encoding", "client_encoding", "application_name",
-		"default_transaction_read_only", "in_hot_standby", "is_superuser", "session_authorization",
+		"is_superuser", "session_authorization",
 		"DateStyle", "IntervalStyle", "TimeZone", "integer_datetimes", "standard_conforming_strings",
+	}
+	if !strings.HasPrefix(s.node.cluster.Version, "13.") {
+		names = append(names, "default_transaction_read_only", "in_hot_standby")
 	}
 	list := make([]reportedParameter, len(names))
 	for i, name := range names {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ type Options struct {
 	Proxied  bool              // put a Proxy in front of every node; Cluster.DSN goes through them
 	Database string            // made if it is not "postgres"; "" means "postgres"
 	Foreign  bool              // with another system identifier than clusters that are not
+	TLS      bool              // clients come by TLS and SCRAM-SHA-256, or not at all; $HELIOS_TEST_TLS=1 says so for every cluster
 }
 
 // defaultDatabase is the one that every server has.
@@ -57,6 +59,7 @@ type Cluster struct {
 
 	fleet    Fleet
 	database string
+	tls      *TLS // nil if clients do not speak it
 	closing  sync.Once
 	closed   error // guarded by closing
 
@@ -72,15 +75,28 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	secure, err := chosenTLS(o)
+	if err != nil {
+		return nil, fmt.Errorf("pgtest: %w", err)
+	}
 	fleet, err := provider.Fleet(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("pgtest: %w", err)
 	}
-	c := &Cluster{fleet: fleet, database: defaultDatabase, Nodes: make([]*Node, 1+o.Replicas)}
+	c := &Cluster{fleet: fleet, database: defaultDatabase, tls: secure, Nodes: make([]*Node, 1+o.Replicas)}
 	if err := c.launch(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("pgtest: %w", err), c.Close())
 	}
 	return c, nil
+}
+
+// chosenTLS returns what o or the environment ask for; nil if nobody does.
+func chosenTLS(o Options) (*TLS, error) {
+	everywhere, err := tlsWanted()
+	if err != nil || !everywhere && !o.TLS {
+		return nil, err
+	}
+	return run.speakTLS()
 }
 
 // launch starts the primary and then all replicas at once.
@@ -116,7 +132,7 @@ func (c *Cluster) launch(ctx context.Context, o Options) error {
 // launchNode starts node number n, a replica of the first unless it is that.
 func (c *Cluster) launchNode(ctx context.Context, n int, o Options) (*Node, error) {
 	node := &Node{Name: "n" + strconv.Itoa(n+1), cluster: c}
-	spec := ServerSpec{Name: node.Name, Settings: DefaultSettings(), Foreign: o.Foreign}
+	spec := ServerSpec{Name: node.Name, Settings: DefaultSettings(), Foreign: o.Foreign, TLS: c.tls}
 	maps.Copy(spec.Settings, o.Settings)
 	if n > 0 {
 		spec.Upstream = c.Nodes[0].server
@@ -169,22 +185,61 @@ func (c *Cluster) Replicas() []*Node {
 // Database returns the name of the database that DSN names.
 func (c *Cluster) Database() string { return c.database }
 
-// DSN returns a helios:// URL of all nodes, through their proxies if there are
-// any. Each parameter is a key=value, such as "consistency=session".
-func (c *Cluster) DSN(params ...string) string {
-	hosts := make([]string, len(c.Nodes))
-	for i, n := range c.Nodes {
-		hosts[i] = n.Addr()
-	}
-	return dsn("helios", strings.Join(hosts, ","), c.database, params)
+// TLS returns what clients have to know; nil if they do not speak TLS.
+func (c *Cluster) TLS() *TLS { return c.tls }
+
+// DSN returns a superuser's helios:// URL of all nodes, through their proxies if
+// there are any. Each parameter is a key=value, such as "consistency=session";
+// of two with the same key the last one counts.
+func (c *Cluster) DSN(params ...string) string { return c.DSNAs(pgctl.Superuser, params...) }
+
+// DSNAs is DSN for another user, which CreateUser has made.
+func (c *Cluster) DSNAs(user string, params ...string) string {
+	return c.url("helios", user, addrs(c.Nodes), params)
 }
 
-func dsn(scheme, hosts, database string, params []string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s://%s@%s/%s?sslmode=disable", scheme, pgctl.Superuser, hosts, url.PathEscape(database))
-	for _, p := range params {
-		key, value, _ := strings.Cut(p, "=")
-		b.WriteString("&" + url.QueryEscape(key) + "=" + url.QueryEscape(value))
+// DSNOf is DSN for some of the nodes, in the order given.
+func (c *Cluster) DSNOf(nodes []*Node, params ...string) string {
+	return c.url("helios", pgctl.Superuser, addrs(nodes), params)
+}
+
+func addrs(nodes []*Node) string {
+	hosts := make([]string, len(nodes))
+	for i, n := range nodes {
+		hosts[i] = n.Addr()
 	}
-	return b.String()
+	return strings.Join(hosts, ",")
+}
+
+// url returns the DSN of a user of the cluster, with the password if there is one.
+func (c *Cluster) url(scheme, user, hosts string, params []string) string {
+	who := url.User(user)
+	if c.tls != nil {
+		who = url.UserPassword(user, c.tls.Password)
+	}
+	var keys []string
+	values := map[string]string{}
+	for _, p := range slices.Concat(c.tls.params(), params) {
+		key, value, _ := strings.Cut(p, "=")
+		if _, again := values[key]; !again {
+			keys = append(keys, key)
+		}
+		values[key] = value
+	}
+	query := make([]string, len(keys))
+	for i, key := range keys {
+		pair := url.QueryEscape(key) + "=" + url.QueryEscape(values[key])
+		query[i] = strings.ReplaceAll(pair, "+", "%20") // to helios and libpq a plus sign is no space
+	}
+	return fmt.Sprintf("%s://%s@%s/%s?%s", scheme, who, hosts, url.PathEscape(c.database), strings.Join(query, "&"))
+}
+
+// CreateUser makes a user that may log in, with more attributes in SQL, such as
+// "IN ROLE pg_monitor". Replicas know it when they have replayed that.
+func (c *Cluster) CreateUser(ctx context.Context, name, attributes string) error {
+	create := "CREATE USER " + pgx.Identifier{name}.Sanitize() + " " + attributes
+	if c.tls != nil {
+		create += " PASSWORD '" + c.tls.Password + "'"
+	}
+	return c.Primary().Exec(ctx, create)
 }

@@ -50,11 +50,21 @@ func TestDSNNamesAllNodes(t *testing.T) {
 	u, err := url.Parse(strings.Replace(c.DSN("max_lag=2s", "note=a b&c"), ",", "-", 1))
 	OK(t, err)
 	wantHost := "127.0.0.1:" + strings.Split(c.Nodes[0].Addr(), ":")[1] + "-" + c.Nodes[1].Addr()
-	if u.Scheme != "helios" || !strings.HasSuffix(c.DSN(), c.Nodes[1].Addr()+"/postgres?sslmode=disable") {
-		t.Errorf("DSN() = %s, want helios://postgres@%s/postgres?sslmode=disable", c.DSN(), wantHost)
+	if u.Scheme != "helios" || u.Host != wantHost || u.User.Username() != "postgres" || u.Path != "/postgres" {
+		t.Errorf("DSN() = %s, want helios://postgres@%s/postgres", c.DSN(), wantHost)
+	}
+	want := "disable"
+	if c.TLS() != nil {
+		want = "verify-full"
+	}
+	if got := u.Query().Get("sslmode"); got != want {
+		t.Errorf("sslmode of DSN = %s, want %s", got, want)
 	}
 	if got := u.Query(); got.Get("max_lag") != "2s" || got.Get("note") != "a b&c" {
 		t.Errorf("parameters of DSN = %v, want max_lag=2s and note=a b&c", got)
+	}
+	if got, want := c.DSNOf(c.Nodes[1:], "sslmode=prefer"), "@"+c.Nodes[1].Addr()+"/postgres?sslmode=prefer"; !strings.Contains(got, want) {
+		t.Errorf("DSNOf(n2, sslmode=prefer) = %s, want %s in it", got, want)
 	}
 	if c.Nodes[0].Addr() == c.Nodes[0].DirectAddr() {
 		t.Errorf("Addr of a proxied node = %s, want the proxy's", c.Nodes[0].Addr())

@@ -19,6 +19,12 @@
 // (import internal/pgtest/container), "auto", the default, is local if there is
 // one and else docker.
 //
+// With $HELIOS_TEST_TLS=1 every cluster of the process is one of [Options] TLS:
+// its servers show certificates of an authority made for the process, and take
+// nobody who does not come by TLS and SCRAM-SHA-256. DSNs say all that is needed.
+// What knows no more of a cluster than its DSNs, and makes users by
+// [Cluster.CreateUser], runs either way.
+//
 // # Invariants
 //
 //   - Data is worth nothing: it may live in memory ($TMPDIR, if set, is where it

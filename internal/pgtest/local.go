@@ -26,10 +26,7 @@ func (localProvider) Available(context.Context) error {
 }
 
 // Fleet implements [Provider].
-func (localProvider) Fleet(ctx context.Context) (Fleet, error) {
-	if _, err := run.template(ctx, false); err != nil {
-		return nil, err
-	}
+func (localProvider) Fleet(context.Context) (Fleet, error) {
 	dir, err := run.newDir()
 	if err != nil {
 		return nil, err
@@ -40,41 +37,65 @@ func (localProvider) Fleet(ctx context.Context) (Fleet, error) {
 // run holds what all local clusters of this process share.
 var run localRun
 
-// localRun is a temporary directory with an initialised data directory, which
-// is copied for every server: initdb takes a second, a copy a tenth of it. Copies
-// have its system identifier; foreign servers are copies of another one.
+// localRun is a temporary directory with initialised data directories, one for
+// each kind of server, which are copied for every server: initdb takes a second, a
+// copy a tenth of it. Copies have the system identifier of what they were copied
+// from.
 type localRun struct {
-	mu      sync.Mutex
-	dir     string          // guarded by mu; "" before the first cluster
-	reaper  *os.File        // guarded by mu; while it is open, dir is kept
-	copies  *pgctl.Instance // guarded by mu; the initialised server, never started
-	foreign *pgctl.Instance // guarded by mu; likewise
-	fleets  int             // guarded by mu; how many directories were made
+	mu     sync.Mutex
+	dir    string                           // guarded by mu; "" before the first cluster
+	reaper *os.File                         // guarded by mu; while it is open, dir is kept
+	copies map[templateKind]*pgctl.Instance // guarded by mu; the initialised servers, never started
+	tls    *TLS                             // guarded by mu; nil before the first cluster with it
+	fleets int                              // guarded by mu; how many directories were made
+}
+
+// templateKind says what the copies of a data directory have in common.
+type templateKind struct {
+	password string // of the superuser; "" for none
+	foreign  bool   // they belong to another cluster than those that are not
 }
 
 // template returns the server to copy, made at the first call that succeeds.
-func (r *localRun) template(ctx context.Context, foreign bool) (*pgctl.Instance, error) {
+func (r *localRun) template(ctx context.Context, kind templateKind) (*pgctl.Instance, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	kept, name := &r.copies, "template"
-	if foreign {
-		kept, name = &r.foreign, "foreign"
-	}
-	if *kept != nil {
-		return *kept, nil
+	if t := r.copies[kind]; t != nil {
+		return t, nil
 	}
 	if err := r.makeDirLocked(); err != nil {
 		return nil, err
 	}
-	t, err := pgctl.New(pgctl.Config{Name: name, Dir: filepath.Join(r.dir, name)})
+	name := "template" + strconv.Itoa(len(r.copies))
+	t, err := pgctl.New(pgctl.Config{Name: name, Dir: filepath.Join(r.dir, name), Password: kind.password})
 	if err != nil {
 		return nil, err
 	}
 	if err := t.Init(ctx); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(t.Dir()))
 	}
-	*kept = t
+	if r.copies == nil {
+		r.copies = map[templateKind]*pgctl.Instance{}
+	}
+	r.copies[kind] = t
 	return t, nil
+}
+
+// speakTLS returns what all servers of the run that speak TLS have in common.
+func (r *localRun) speakTLS() (*TLS, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tls != nil {
+		return r.tls, nil
+	}
+	if err := r.makeDirLocked(); err != nil {
+		return nil, err
+	}
+	t, err := newTLS(filepath.Join(r.dir, "tls"))
+	if err == nil {
+		r.tls = t
+	}
+	return t, err
 }
 
 // makeDirLocked makes the directory and starts the shell that removes it when
@@ -107,6 +128,9 @@ func (r *localRun) makeDirLocked() error {
 func (r *localRun) newDir() (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.makeDirLocked(); err != nil {
+		return "", err
+	}
 	r.fleets++
 	dir := filepath.Join(r.dir, "c"+strconv.Itoa(r.fleets))
 	return dir, pgctl.MakeDir(dir)
@@ -124,6 +148,7 @@ type localFleet struct {
 type LocalServer struct {
 	*pgctl.Instance
 	port int
+	tls  *TLS // nil if clients do not speak it
 }
 
 // launchAttempts is how often another port is tried when something else took
@@ -147,7 +172,7 @@ func (f *localFleet) Launch(ctx context.Context, spec ServerSpec) (Server, error
 }
 
 func (f *localFleet) launch(ctx context.Context, spec ServerSpec) (_ *LocalServer, err error) {
-	template, err := run.template(ctx, spec.Foreign)
+	template, err := run.template(ctx, templateKind{password: spec.TLS.password(), foreign: spec.Foreign})
 	if err != nil {
 		return nil, err
 	}
@@ -160,13 +185,13 @@ func (f *localFleet) launch(ctx context.Context, spec ServerSpec) (_ *LocalServe
 		Name:     spec.Name,
 		Dir:      filepath.Join(f.dir, spec.Name),
 		Port:     port,
-		Settings: localSettings(spec.Settings),
+		Settings: localSettings(spec),
 	})
 	if err != nil {
 		GivePort(port)
 		return nil, err
 	}
-	s := &LocalServer{Instance: i, port: port}
+	s := &LocalServer{Instance: i, port: port, tls: spec.TLS}
 	if err := s.begin(ctx, template, spec.Upstream); err != nil {
 		return nil, errors.Join(err, s.remove())
 	}
@@ -188,19 +213,20 @@ func (s *LocalServer) begin(ctx context.Context, template *pgctl.Instance, upstr
 }
 
 // localSettings adds what makes a local server fast to start and to throw away.
-func localSettings(more map[string]string) map[string]string {
+func localSettings(spec ServerSpec) map[string]string {
 	set := map[string]string{
 		"dynamic_shared_memory_type": "mmap", // nothing in /dev/shm outlives a killed server
 		"log_line_prefix":            "%m [%p] %a ",
 	}
-	maps.Copy(set, more)
+	maps.Copy(set, spec.TLS.Settings(spec.TLS.dir()))
+	maps.Copy(set, spec.Settings)
 	return set
 }
 
 // Conninfo implements [Server].
 func (s *LocalServer) Conninfo(applicationName string) string {
-	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=postgres sslmode=disable application_name=%s",
-		s.port, pgctl.Superuser, applicationName)
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=postgres %s application_name=%s",
+		s.port, pgctl.Superuser, s.tls.Conninfo(s.tls.dir()), applicationName)
 }
 
 // Configure implements [Server].

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/heliosdb/helios/internal/pgctl"
 )
 
 // Node is one PostgreSQL server of a cluster. It is safe for concurrent use.
@@ -31,7 +33,7 @@ func (n *Node) DirectAddr() string { return n.server.Addr() }
 // DSN returns a postgres:// URL of this server alone, past any proxy. Each
 // parameter is a key=value, such as "connect_timeout=1".
 func (n *Node) DSN(params ...string) string {
-	return dsn("postgres", n.server.Addr(), n.cluster.database, params)
+	return n.cluster.url("postgres", pgctl.Superuser, n.server.Addr(), params)
 }
 
 // Server returns what runs the node, for what the verbs of [Cluster] do not

@@ -23,7 +23,8 @@ type Provider interface {
 
 // A Fleet is the servers of one cluster. Its methods are safe for concurrent use.
 type Fleet interface {
-	// Launch makes and starts a server that accepts superusers without password.
+	// Launch makes and starts a server that accepts superusers without password,
+	// unless the spec has TLS.
 	Launch(ctx context.Context, spec ServerSpec) (Server, error)
 	// Close removes the servers and all they left.
 	Close() error
@@ -35,6 +36,7 @@ type ServerSpec struct {
 	Settings map[string]string // of postgresql.conf
 	Upstream Server            // the server to replicate from; nil makes a primary
 	Foreign  bool              // of a cluster whose system identifier differs from that of those that are not
+	TLS      *TLS              // what clients have to speak; its Settings give way to those above. nil if they must not
 }
 
 // A Server is one PostgreSQL server of a fleet. A provider that cannot do what

@@ -22,10 +22,10 @@ const (
 	writeSQL = `UPDATE helios_bench.users SET name = $1 WHERE id = $2`
 
 	// CreateSQL makes the table, FillSQL its rows, as many as its argument says.
+	// TouchSQL writes a row without changing it.
 	CreateSQL = `CREATE TABLE helios_bench.users (id int PRIMARY KEY, name text NOT NULL) WITH (fillfactor = 50)`
-	FillSQL   = `INSERT INTO helios_bench.users SELECT i, 'Ada Lovelace' FROM generate_series(1, $1) i`
-	// CountSQL counts them.
-	CountSQL = `SELECT count(*) FROM helios_bench.users`
+	FillSQL   = `INSERT INTO helios_bench.users SELECT i, 'Ada Lovelace' FROM generate_series(1, $1::int) i`
+	TouchSQL  = `UPDATE helios_bench.users SET name = name WHERE id = $1`
 )
 
 // An Operation does something once. i says on which row: the same for all who

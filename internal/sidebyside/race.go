@@ -147,7 +147,8 @@ func (r *runner) all(ctx context.Context, n int) error {
 				return
 			}
 			if err := r.one(ctx, i); err != nil {
-				failure.CompareAndSwap(nil, &err)
+				first := err // a variable whose address is taken costs an allocation
+				failure.CompareAndSwap(nil, &first)
 				next.Store(int64(n)) // the others need not go on
 				return
 			}

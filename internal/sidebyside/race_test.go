@@ -260,6 +260,22 @@ func TestLapsCutAResultIntoParts(t *testing.T) {
 	}
 }
 
+func TestTheMeasurementAllocatesNothingOfItsOwn(t *testing.T) {
+	for _, latency := range []bool{false, true} {
+		race := Race{
+			Contestants: []Contestant{{Name: "a", Do: func(context.Context, int) error { return nil }}},
+			Clients:     1, Slice: time.Millisecond, Latency: latency,
+		}
+		results, err := race.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := results[0].Objects(); got > 0.01 {
+			t.Errorf("an operation that allocates nothing is said to allocate %.2f objects (timed: %v)", got, latency)
+		}
+	}
+}
+
 func TestTheProcessIsMetered(t *testing.T) {
 	m := Meter{}.orOwn()
 	objects, bytes := m.Allocated()

@@ -28,10 +28,10 @@ const (
 func newCluster(t *testing.T) *pgtest.Cluster {
 	c := pgtest.New(t, pgtest.Options{Replicas: 2})
 	ctx := pgtest.Context(t)
+	for user, attributes := range map[string]string{ordinary: "", monitor: "IN ROLE pg_monitor", reader: ""} {
+		pgtest.OK(t, c.CreateUser(ctx, user, attributes))
+	}
 	for _, sql := range []string{
-		"CREATE ROLE app LOGIN",
-		"CREATE ROLE monitor LOGIN IN ROLE pg_monitor",
-		"CREATE ROLE historian LOGIN",
 		"GRANT EXECUTE ON FUNCTION pg_read_file(text, bigint, bigint, boolean) TO historian",
 		"CREATE TABLE written (n int)",
 	} {

@@ -9,6 +9,8 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +35,12 @@ var script string
 // serverPort is where every server listens inside of its container.
 const serverPort = "5432/tcp"
 
+// Directories inside of a container.
+const (
+	serverDir = "/tmp/helios" // the server's own
+	filesDir  = "/helios"     // what it was given, for the server to copy
+)
+
 // pollInterval is how often a server is asked whether it is where it should be.
 const pollInterval = 5 * time.Millisecond
 
@@ -47,9 +55,18 @@ type server struct {
 
 // create makes the container, starts it and returns when it accepts connections.
 func (s *server) create(ctx context.Context, upstream pgtest.Server) error {
-	env := map[string]string{"HELIOS_SETTINGS": configuration(s.spec.Settings)}
+	env := map[string]string{"HELIOS_SETTINGS": configuration(s.spec)}
 	if upstream != nil {
 		env["HELIOS_UPSTREAM"] = upstream.Conninfo(s.spec.Name)
+	}
+	var files []testcontainers.ContainerFile
+	if s.spec.TLS != nil {
+		env["HELIOS_PASSWORD"] = s.spec.TLS.Password
+		for name, content := range s.spec.TLS.Files {
+			files = append(files, testcontainers.ContainerFile{
+				Reader: strings.NewReader(content), ContainerFilePath: filesDir + "/" + name, FileMode: 0o644,
+			})
+		}
 	}
 	box, err := testcontainers.GenericContainer(ctx, testcontainers.GenericContainerRequest{
 		Started: true,
@@ -57,13 +74,19 @@ func (s *server) create(ctx context.Context, upstream pgtest.Server) error {
 			Image:          s.fleet.image,
 			Entrypoint:     []string{"/bin/sh", "-c", script},
 			Env:            env,
+			Files:          files,
 			ExposedPorts:   []string{serverPort},
 			Networks:       []string{s.fleet.net.Name},
 			NetworkAliases: map[string][]string{s.fleet.net.Name: {s.spec.Name}},
 			ConfigModifier: func(c *container.Config) { c.User = "postgres" },
 			HostConfigModifier: func(h *container.HostConfig) {
+				// The engine asks elsewhere for the name of a dead server, and a
+				// promotion waits for the answer: nobody is there to ask, and
+				// the wait is not the usual ten seconds.
+				h.DNS = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+				h.DNSOptions = []string{"timeout:1", "attempts:1"}
 				h.PortBindings = network.PortMap{
-					network.MustParsePort(serverPort): {{HostPort: strconv.Itoa(s.port)}},
+					network.MustParsePort(serverPort): {{HostIP: s.fleet.listen, HostPort: strconv.Itoa(s.port)}},
 				}
 			},
 		},
@@ -78,8 +101,11 @@ func (s *server) create(ctx context.Context, upstream pgtest.Server) error {
 	return s.await(ctx)
 }
 
-// configuration returns settings as lines of postgresql.conf.
-func configuration(settings map[string]string) string {
+// configuration returns the settings of a server as lines of postgresql.conf.
+func configuration(spec pgtest.ServerSpec) string {
+	settings := map[string]string{}
+	maps.Copy(settings, spec.TLS.Settings(serverDir))
+	maps.Copy(settings, spec.Settings)
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		fmt.Fprintf(&b, "%s = '%s'\n", name, strings.NewReplacer("'", "''", `\`, `\\`).Replace(settings[name]))
@@ -92,8 +118,8 @@ func (s *server) Addr() string { return net.JoinHostPort(s.host, strconv.Itoa(s.
 
 // Conninfo implements [pgtest.Server].
 func (s *server) Conninfo(applicationName string) string {
-	return fmt.Sprintf("host=%s port=5432 user=%s dbname=postgres sslmode=disable application_name=%s",
-		s.spec.Name, pgctl.Superuser, applicationName)
+	return fmt.Sprintf("host=%s port=5432 user=%s dbname=postgres %s application_name=%s",
+		s.spec.Name, pgctl.Superuser, s.spec.TLS.Conninfo(serverDir), applicationName)
 }
 
 // Start implements [pgtest.Server].
@@ -135,8 +161,12 @@ func pause(ctx context.Context) error {
 }
 
 func (s *server) connect(ctx context.Context) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s dbname=postgres sslmode=disable",
-		s.host, s.port, pgctl.Superuser))
+	dir := ""
+	if s.spec.TLS != nil {
+		dir = filepath.Dir(s.spec.TLS.CAFile)
+	}
+	return pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s dbname=postgres %s",
+		s.host, s.port, pgctl.Superuser, s.spec.TLS.Conninfo(dir)))
 }
 
 // Stop implements [pgtest.Server].
