@@ -332,6 +332,7 @@ func (c *Cluster) followNodeLocked(n *node, old, now *topology.Node) {
 	if old != nil {
 		was, wasOn = old.State, old.Timeline
 	}
+	n.down.Store(now.State == topology.StateDown)
 	n.load.SetLag(now.Lag)
 	if now.Timeline != wasOn {
 		n.load.ResetReplay(now.ReplayLSN)

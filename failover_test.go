@@ -228,6 +228,52 @@ func TestWithoutAPrimaryReadsWaitOnlyForWhatWasAcknowledged(t *testing.T) {
 	}
 }
 
+// When no node answers probes statements try all the same. One that is left
+// without a word for long is given up, however often the node was fenced before.
+func TestAStatementOnANodeThatIsDownIsNotLeftWaiting(t *testing.T) {
+	for name, do := range map[string]func(s *stage) error{
+		"a write": func(s *stage) error { _, err := s.db.Exec(insert); return err },
+		"a read":  func(s *stage) error { return s.db.QueryRow(where).Scan(new(string)) },
+		"a held session": func(s *stage) error {
+			conn := s.session()
+			defer s.finish(conn)
+			s.exec(s.Context(), conn, "SET application_name = 'mine'")
+			_, err := conn.ExecContext(s.Context(), insert)
+			return err
+		},
+		"a transaction": func(s *stage) error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			defer tx.Rollback()
+			_, err = tx.Exec(insert)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, 1, "failover_wait=1s", func(s *stage) {
+				const probe = "SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN NOT*"
+				s.Node(1).Inject(probe, 0, pgfake.Fault{Hang: true})
+				defer s.Node(1).Reset() // what hangs there notices no end
+				time.Sleep(5 * time.Second)
+				s.exec(s.Context(), s.db, insert)
+				s.Node(1).Inject("UPDATE*", 1, pgfake.Fault{Delay: 4 * time.Second})
+				s.exec(s.Context(), s.db, "UPDATE t SET v = 1") // slow, and not cut
+				begun := time.Now()
+				s.Node(1).Inject(insert, 1, pgfake.Fault{Hang: true})
+				s.Node(1).Inject(where, 0, pgfake.Fault{Hang: true})
+				if err := do(s); err == nil {
+					s.Errorf("%s was answered", name)
+				}
+				if took := time.Since(begun); took > time.Minute {
+					s.Errorf("%s took %v", name, took)
+				}
+			})
+		})
+	}
+}
+
 func TestAReplicaThatCameBackIsGivenReadsLittleByLittle(t *testing.T) {
 	play(t, 3, "", func(s *stage) {
 		s.Node(2).Kill()

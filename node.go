@@ -29,6 +29,7 @@ type node struct {
 	turnedAway atomic.Pointer[error]          // why the last probe's attempt to connect failed, if that was final
 	refusal    atomic.Pointer[pgconn.PgError] // the server's answer to the last probe's attempt to connect; nil if it let it in
 
+	down   atomic.Bool  // it answers no probes
 	dialed atomic.Int64 // when a connection was made last, on the driver's clock in ns
 	misses atomic.Int32 // proofs in a row that failed
 	spared atomic.Int64 // until when, on the driver's clock in ns, no proof is asked for

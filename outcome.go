@@ -144,6 +144,7 @@ func (r *run) broke(ctx context.Context, err error) error {
 	var gone error
 	if held {
 		r.over = true
+		r.guard.end()
 		n.load.End(0)
 		gone = s.lose(err)
 	} else {

@@ -364,12 +364,14 @@ func (c *Cluster) learnPosition(ctx context.Context, session *Session) error {
 		return err
 	}
 	asked := c.now()
+	guard := c.guard(n, conn)
 	call := conn.NewCall()
 	call.SegmentSize = c.routes.Load().view.Settings.SegmentSize
 	call.Committed, call.Relaxed = true, session.unsure()
 	if err = conn.Send(ctx); err == nil {
 		err = conn.Drain(ctx)
 	}
+	guard.end()
 	n.giveBack(conn, nil)
 	if err != nil || call.CommitLSN == 0 {
 		return errBlind

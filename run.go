@@ -21,6 +21,7 @@ type run struct {
 	began    int64     // when the statement was sent, for the latency balancer; 0 if nobody asks
 	asked    time.Time // before the position of a commit was asked for
 	over     bool      // the connection was given back
+	guard    *guard    // of the connection, while its node is down; else nil
 	verdict  verdict   // what became of a commit whose answer was lost
 }
 
@@ -136,6 +137,7 @@ func (r *run) autocommit() frame {
 // send prepares, binds and sends the statement in its frame.
 func (r *run) send(ctx context.Context, f frame) (pool.Event, error) {
 	conn, q := r.conn, &r.q
+	r.guard = r.session.cluster.guard(r.place.node, conn)
 	switch {
 	case q.stmt.Count == 1:
 		if err := r.prepare(ctx); err != nil {
@@ -267,6 +269,7 @@ func (r *run) release() {
 		return
 	}
 	r.over = true
+	r.guard.end()
 	var took time.Duration
 	if r.began != 0 {
 		took = time.Duration(time.Now().UnixNano() - r.began)

@@ -281,6 +281,9 @@ func (c *Conn) Clean() bool {
 // Born returns when the connection was made.
 func (c *Conn) Born() time.Time { return c.born }
 
+// Received returns how many bytes have come in. It may be called by anyone.
+func (c *Conn) Received() int64 { return c.wire.received.Load() }
+
 // PID returns the server process's id.
 func (c *Conn) PID() uint32 { return c.pg.PID() }
 
