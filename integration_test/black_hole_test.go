@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -134,6 +135,37 @@ func openTransactions(t testing.TB, db *sql.DB, n int) []*sql.Tx {
 		all[i] = tx
 	}
 	return all
+}
+
+// The network swallows what is sent to the primary for so long that the driver
+// gives the connections up, and then delivers it: what nobody waits for any more
+// is executed then. What the programs were told before is true all the same.
+func TestWhatWasSwallowedArrivesLateAndChangesNothing(t *testing.T) {
+	c := pgtest.New(t, pgtest.Options{Replicas: 1, Proxied: true})
+	all := newCalls(t, c.Primary())
+	dbs, closeAll := reckless(t, c, "probe_interval=50ms", "probe_timeout=150ms", "failover_wait=20s")
+	proxy := c.Primary().Proxy
+	all.start(t, dbs, 12)
+	for range 12 {
+		all.awaitDone(t, 1+rand.Int64N(30))
+		proxy.BlackHole()
+		for _, db := range dbs {
+			await(t, "the primary to be given up", func() bool {
+				st := statusOf(clusterOf(t, db), c.Primary())
+				return st.State == "down" && st.Conns.Busy == 0
+			})
+		}
+		pgtest.OK(t, proxy.Heal())
+	}
+	all.awaitDone(t, 100)
+	all.stop()
+	resolved := uint64(0)
+	for _, db := range dbs {
+		resolved += clusterOf(t, db).Stats().Resolved
+	}
+	closeAll()
+	t.Logf("FIGURES swallowed: %d lost answers found out", resolved)
+	onlyKinds(t, all.audit(t, "swallowed", c.Primary()), "ok", "outcome unknown", "not committed", "session lost")
 }
 
 // A replica falls silent with reads under way: they are answered by others, and

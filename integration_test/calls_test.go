@@ -228,6 +228,19 @@ func (c *calls) one(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
+// ackedFrom returns the ways of the calls that begin with id, wrote something and
+// were told so.
+func (c *calls) ackedFrom(id int) (names []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for told, err := range c.told {
+		if told >= id && err == nil && c.way(told).parts > 0 {
+			names = append(names, c.way(told).name)
+		}
+	}
+	return names
+}
+
 // start starts clients, each on one of the handles, which call until stop.
 func (c *calls) start(t testing.TB, dbs []*sql.DB, clients int) {
 	t.Helper()

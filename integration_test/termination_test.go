@@ -83,15 +83,14 @@ func TestAnInterruptedWaitForAStandbyIsNoSuccess(t *testing.T) {
 	signals := 0
 	for range 15 {
 		pgtest.OK(t, c.Freeze(standby))
-		awaitWaiting(t, c.Primary(), clients)
-		heard, before := heardOfStandby(t, killer), all.acked.Load()
+		frozen := all.next.Load() // what begins from here on, no standby can have
 		for range 3 {
-			signals += interruptWaiting(t, killer)
 			awaitWaiting(t, c.Primary(), clients) // whoever was told calls again
+			signals += interruptWaiting(t, killer)
 		}
-		n := all.acked.Load() - before
-		if n > 0 && heard == heardOfStandby(t, killer) { // else its last words before it froze came late
-			t.Errorf("%d writes were acknowledged while no standby could have them", n)
+		awaitWaiting(t, c.Primary(), clients)
+		if told := all.ackedFrom(int(frozen)); len(told) > 0 {
+			t.Errorf("%v were acknowledged while no standby could have them", told)
 		}
 		pgtest.OK(t, c.Thaw(standby))
 		all.awaitDone(t, 20)
@@ -103,17 +102,10 @@ func TestAnInterruptedWaitForAStandbyIsNoSuccess(t *testing.T) {
 	onlyKinds(t, tally, "ok", "outcome unknown")
 }
 
-// heardOfStandby returns how far the standby has flushed by what it said last.
-func heardOfStandby(t testing.TB, primary *pgx.Conn) (lsn string) {
-	t.Helper()
-	pgtest.OK(t, primary.QueryRow(pgtest.Context(t), "SELECT flush_lsn::text FROM pg_stat_replication").Scan(&lsn))
-	return lsn
-}
-
-// awaitWaiting returns when so many commits wait for a standby.
+// awaitWaiting returns when at least so many commits wait for a standby.
 func awaitWaiting(t testing.TB, primary *pgtest.Node, n int) {
 	t.Helper()
-	pgtest.OK(t, primary.Await(pgtest.Context(t), "SELECT count(*) = $1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'", n))
+	pgtest.OK(t, primary.Await(pgtest.Context(t), "SELECT count(*) >= $1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'", n))
 }
 
 // interruptWaiting terminates or cancels each commit that waits for a standby,
