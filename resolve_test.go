@@ -3,6 +3,7 @@ package helios
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -206,6 +207,47 @@ func TestSavepointsAreNoHindranceToAResolution(t *testing.T) {
 			s.Errorf("Commit = %v", err)
 		}
 	})
+}
+
+func TestWhatTakesNoSnapshotIsNoHindranceToAResolution(t *testing.T) {
+	play(t, 2, "", func(s *stage) {
+		early := []string{"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET LOCAL lock_timeout = '1s'", "LOCK TABLE t", "NOTIFY n"}
+		for _, text := range early {
+			s.Handle(text, pgfake.Reply{})
+		}
+		err := losses["executed, and the server lives"].lose(s, func() error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			for _, text := range early {
+				s.exec(s.Context(), tx, text)
+			}
+			if n := s.asked(); n != 0 {
+				s.Errorf("the identity was asked for %d times in front of the first query", n)
+			}
+			s.exec(s.Context(), tx, insert)
+			s.exec(s.Context(), tx, early[1])
+			if n := s.asked(); n != 2 {
+				s.Errorf("the identity was asked for %d times, want 2", n)
+			}
+			return tx.Commit()
+		})
+		if err != nil {
+			s.Errorf("Commit = %v", err)
+		}
+	})
+}
+
+// asked returns how often the identity of a transaction was asked for.
+func (s *stage) asked() int {
+	n := 0
+	for _, e := range s.Log() {
+		if strings.Contains(e.SQL, "pg_current_xact_id_if_assigned") {
+			n++
+		}
+	}
+	return n
 }
 
 func TestTheLookIntoALostCommitEndsWithItsContext(t *testing.T) {

@@ -122,9 +122,24 @@ func (t *tx) opening(r *run) frame {
 }
 
 // identifies reports whether a statement carries the question for the identity of
-// the transaction: one that may write and can have something behind it.
+// the transaction: one that may write and can have something behind it. The
+// question is a query, and takes the transaction's snapshot if nothing has yet.
 func (t *tx) identifies(q *query) bool {
-	return !t.readOnly && q.writes() && q.stmt.Count == 1 && !q.stmt.TxControl && t.session.cluster.config.Resolve != ResolveOff
+	return !t.readOnly && q.writes() && q.stmt.Count == 1 && !q.stmt.TxControl && t.session.cluster.config.Resolve != ResolveOff &&
+		(t.identity.XID != 0 || !precedesSnapshot(q.stmt))
+}
+
+// precedesSnapshot reports whether a statement takes no snapshot itself
+// (PlannedStmtRequiresSnapshot in pquery.c) and writes nothing. Programs execute
+// such a one in front of the first query on purpose: to set what only can be set
+// there, or to lock a table before they look at it.
+func precedesSnapshot(stmt *router.Statement) bool {
+	switch stmt.Verb {
+	case "CHECKPOINT", "LISTEN", "LOCK", "NOTIFY", "RESET", "SET", "SHOW", "UNLISTEN":
+		return stmt.Count == 1
+	default:
+		return false
+	}
 }
 
 // savepoint reports whether a statement sets or releases a savepoint, and so
@@ -139,7 +154,7 @@ func (t *tx) sending(q *query) {
 	t.wrote = t.wrote || q.stmt.Class != router.Read || q.learned
 	t.local = t.local || q.stmt.SetsLocal
 	t.voids = t.voids || q.stmt.Invalidates && q.stmt.Class != router.Session
-	t.hidden = t.hidden || q.writes() && !t.identifies(q) && !savepoint(q.stmt)
+	t.hidden = t.hidden || q.writes() && !t.identifies(q) && !savepoint(q.stmt) && !precedesSnapshot(q.stmt)
 	t.scope = q.session
 }
 
