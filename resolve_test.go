@@ -250,6 +250,27 @@ func (s *stage) asked() int {
 	return n
 }
 
+// The transaction may have its id from a statement that wrote no WAL: only a
+// position behind all that was written tells something about the id.
+func TestAStatementThatWasInterruptedTakesTheIdentityWithIt(t *testing.T) {
+	play(t, 2, "", func(s *stage) {
+		err := losses["executed, and the server lives"].lose(s, func() error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			s.exec(s.Context(), tx, insert)
+			ctx, cancel := context.WithTimeout(s.Context(), trip+trip/4) // it is prepared first
+			defer cancel()
+			_, err = tx.ExecContext(ctx, returning)
+			s.wantError("Exec", err, context.DeadlineExceeded)
+			time.Sleep(2 * trip) // it is done all the same
+			return tx.Commit()
+		})
+		s.wantError("Commit", err, ErrOutcomeUnknown)
+	})
+}
+
 func TestTheLookIntoALostCommitEndsWithItsContext(t *testing.T) {
 	play(t, 1, "resolve=all&failover_wait=1h", func(s *stage) {
 		s.node(s.Context(), s.db)

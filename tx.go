@@ -154,7 +154,11 @@ func (t *tx) sending(q *query) {
 	t.wrote = t.wrote || q.stmt.Class != router.Read || q.learned
 	t.local = t.local || q.stmt.SetsLocal
 	t.voids = t.voids || q.stmt.Invalidates && q.stmt.Class != router.Session
-	t.hidden = t.hidden || q.writes() && !t.identifies(q) && !savepoint(q.stmt) && !precedesSnapshot(q.stmt)
+	if t.identifies(q) {
+		t.identity = pool.Identity{} // until it has answered: what was known may stand before its WAL
+	} else {
+		t.hidden = t.hidden || q.writes() && !savepoint(q.stmt) && !precedesSnapshot(q.stmt)
+	}
 	t.scope = q.session
 }
 
