@@ -305,3 +305,53 @@ func TestALookIntoALostCommitNeedsNoSecondConnection(t *testing.T) {
 		s.wantTried(insert, 2)
 	})
 }
+
+func TestALookIntoALostCommitOfASessionWithStateNeedsNoSecondConnection(t *testing.T) {
+	play(t, 1, "pool_max_conns=1&max_dials=1", func(s *stage) {
+		conn := s.session()
+		defer conn.Close()
+		s.exec(s.Context(), conn, "SET x.y = '1'")
+		tx, err := conn.BeginTx(s.Context(), nil)
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.exec(s.Context(), tx, insert)
+		s.Node(1).Inject("COMMIT", 1, cut)
+		if err := tx.Commit(); err != nil {
+			s.Errorf("Commit = %v", err)
+		}
+		_, err = conn.ExecContext(s.Context(), insert)
+		s.wantError("Exec on the session whose state is gone", err, ErrSessionLost)
+	})
+}
+
+func TestTheStateThatAResolvedWriteLeftBehindIsKnownToBeLost(t *testing.T) {
+	const text = "SELECT app.configure()" // which may have set something for the session
+	play(t, 1, "resolve=all", func(s *stage) {
+		s.Handle(text, pgfake.Reply{Columns: pgfake.Row("").Columns, Writes: true})
+		conn := s.session()
+		defer conn.Close()
+		s.Node(1).Inject("COMMIT", 1, cut)
+		s.exec(s.Context(), conn, text)
+		_, err := conn.ExecContext(s.Context(), insert)
+		s.wantError("Exec on the session whose state is gone", err, ErrSessionLost)
+	})
+}
+
+func TestDDLWhoseCommitWasResolvedHasStatementsPreparedAnew(t *testing.T) {
+	play(t, 1, "", func(s *stage) {
+		before := s.cluster.schema.Load()
+		tx, err := s.db.Begin()
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.exec(s.Context(), tx, "ALTER TABLE t ADD x int")
+		s.Node(1).Inject("COMMIT", 1, cut)
+		if err := tx.Commit(); err != nil {
+			s.Errorf("Commit = %v", err)
+		}
+		if s.cluster.schema.Load() == before {
+			s.Error("other connections go on with what they had prepared")
+		}
+	})
+}

@@ -215,16 +215,24 @@ func (t *tx) commit(ctx context.Context) error {
 	t.local = t.local || conn.Touched()
 	switch {
 	case err != nil:
-		return t.uncertain(ctx, n, call, err)
+		told := t.uncertain(ctx, n, call, err)
+		t.executed()
+		return told
 	case failed(call):
 		return call.Err
 	case call.EndTag != "COMMIT":
 		return pgx.ErrTxCommitRollback
 	}
-	if t.voids {
-		s.cluster.schema.Add(1) // before it, others may have prepared what is void now
-	}
+	t.executed()
 	return t.committed(n, call, asked)
+}
+
+// executed makes prepared statements void once the transaction is, or may be,
+// committed: before that, others may have prepared what is void now.
+func (t *tx) executed() {
+	if t.voids {
+		t.session.cluster.schema.Add(1)
+	}
 }
 
 // committed moves the session's token behind the commit.
@@ -256,7 +264,7 @@ func (t *tx) uncertain(ctx context.Context, n *node, call *pool.Call, err error)
 			return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
 		case !t.hidden:
 			w := lostWrite{node: n, pid: t.session.held.PID(), id: t.identity, session: t.scope}
-			t.letGo() // finding out may take another connection
+			t.giveUp(err) // finding out may take another connection
 			return t.session.cluster.resolve(ctx, w).told(&w, err)
 		}
 	}
@@ -293,6 +301,16 @@ func (t *tx) rollback() {
 	if err != nil {
 		s.held.Abort(err)
 	}
+}
+
+// giveUp lets the transaction's connection go, which broke, and with it the state
+// of a session that is pinned to it.
+func (t *tx) giveUp(why error) {
+	if t.session.pinned {
+		t.session.lose(why) //nolint:errcheck // the next statement says so
+		return
+	}
+	t.letGo()
 }
 
 // letGo gives the transaction's connection back unless the session is pinned
