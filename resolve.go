@@ -18,6 +18,7 @@ type lostWrite struct {
 	pid     uint32
 	id      pool.Identity
 	session *Session // whose token moves if it was committed
+	own     bool     // it may have had a synchronous_commit of its own
 }
 
 // verdict is what became of a transaction.
@@ -103,7 +104,7 @@ func (c *Cluster) interrogate(ctx context.Context, n *node, w *lostWrite, t *tri
 	}
 	defer func() { n.giveBack(conn, nil) }()
 	asked := c.now()
-	status, err := c.askStatus(ctx, conn, w.id.XID)
+	status, err := c.askStatus(ctx, conn, w)
 	call := conn.Result()
 	switch {
 	case err != nil:
@@ -136,14 +137,21 @@ func (c *Cluster) interrogate(ctx context.Context, n *node, w *lostWrite, t *tri
 // askStatus asks for the state of a transaction. What it asks with is a
 // transaction that commits, and that writes a message to the WAL: without WAL a
 // commit waits neither for its flush nor for standbys.
-func (c *Cluster) askStatus(ctx context.Context, conn *pool.Conn, xid uint64) (status string, err error) {
+func (c *Cluster) askStatus(ctx context.Context, conn *pool.Conn, w *lostWrite) (status string, err error) {
 	const question = `SELECT pg_catalog.pg_xact_status($1::pg_catalog.xid8),` +
 		` pg_catalog.pg_logical_emit_message(true, 'helios', ''::pg_catalog.text)`
+	// A transaction that may have asked for more durability than is usual gets all
+	// there is.
+	const careful = question + `, pg_catalog.set_config('synchronous_commit',` +
+		` CASE WHEN pg_catalog.current_setting('synchronous_commit') = 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)`
 	call := conn.NewCall()
 	call.SegmentSize = c.routes.Load().view.Settings.SegmentSize
 	call.Begin, call.End, call.Identify, call.Committed = "BEGIN", pool.HelperCommit, true, true
 	call.Main = pool.OneShot(question)
-	if err := conn.Bind(call.Main, []any{strconv.FormatUint(xid, 10)}, nil); err != nil {
+	if w.own {
+		call.Main = pool.OneShot(careful)
+	}
+	if err := conn.Bind(call.Main, []any{strconv.FormatUint(w.id.XID, 10)}, nil); err != nil {
 		return "", err
 	}
 	if err := conn.Send(ctx); err != nil {

@@ -52,6 +52,7 @@ func (r *run) execute(ctx context.Context) (pool.Event, error) {
 		told := r.judge(ctx, &t, err)
 		switch {
 		case told == nil && r.verdict == committed:
+			s.lost = touchesState(r.q.stmt) // what it left behind went with its connection
 			return pool.EventEnd, nil
 		case told == nil:
 			continue
