@@ -19,7 +19,23 @@ type lostWrite struct {
 	id      pool.Identity
 	session *Session // whose token moves if it was committed
 	own     bool     // it may have had a synchronous_commit of its own
+	absent  *history // from which it is known to be absent; nil if its own server gave it up
 }
+
+// A history is what a primary shows, and what follows from it.
+type history struct {
+	primary  *node
+	timeline wal.Timeline
+}
+
+// shown reports whether the primary n shows this history, as far as r knows.
+func (h *history) shown(n *node, r *routes) bool {
+	return n == h.primary && r.view.Timeline == h.timeline
+}
+
+// errOtherHistory says that what one primary had lost the next one may have: it
+// need not have followed that one.
+var errOtherHistory = errors.New("the primary that surely lacked the transaction was replaced before the statement was sent again")
 
 // verdict is what became of a transaction.
 type verdict uint8
@@ -49,7 +65,7 @@ var errUnresolved = errors.New("what became of the transaction is not known")
 // resolve finds out what became of w. It asks the primary, and waits for one, at
 // most for failover_wait. It never guesses: see docs/adr/0010. If w was committed,
 // its session's token has moved.
-func (c *Cluster) resolve(ctx context.Context, w lostWrite) verdict {
+func (c *Cluster) resolve(ctx context.Context, w *lostWrite) verdict {
 	if w.id.XID == 0 || w.id.At.Timeline == 0 {
 		return undecided
 	}
@@ -59,7 +75,7 @@ func (c *Cluster) resolve(ctx context.Context, w lostWrite) verdict {
 	t := tries{deadline: c.now().Add(limit)}
 	for {
 		r := c.routes.Load()
-		v, again := c.inquire(ctx, r, &w, &t)
+		v, again := c.inquire(ctx, r, w, &t)
 		if again {
 			if c.wait(ctx, &t, r.replaced, errUnresolved) != nil {
 				return undecided
@@ -86,6 +102,7 @@ func (c *Cluster) inquire(ctx context.Context, r *routes, w *lostWrite, t *tries
 	}
 	switch r.view.History.Holds(at, r.view.Timeline) {
 	case wal.Lost: // the commit would stand behind it
+		w.absent = &history{n, r.view.Timeline}
 		return notCommitted, false
 	case wal.Undecided:
 		c.prober.Kick("")
@@ -123,6 +140,9 @@ func (c *Cluster) interrogate(ctx context.Context, n *node, w *lostWrite, t *tri
 		}
 		return committed, false
 	case "aborted":
+		if call.CommitTimeline != w.id.At.Timeline {
+			w.absent = &history{n, call.CommitTimeline}
+		}
 		return notCommitted, false
 	case "in progress":
 		if t.stalls++; t.stalls > 1 {

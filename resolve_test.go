@@ -355,3 +355,29 @@ func TestDDLWhoseCommitWasResolvedHasStatementsPreparedAnew(t *testing.T) {
 		}
 	})
 }
+
+// n3 has what n2 had not when it took over, and follows n2 as the primary: what is
+// not committed for the one is for the other.
+func TestAWriteThatOneHistoryLacksIsNotExecutedInAnother(t *testing.T) {
+	play(t, 3, "resolve=all", func(s *stage) {
+		s.node(s.Context(), s.db)
+		s.Node(2).StopReplay()
+		s.Node(1).Inject("COMMIT", 1, pgfake.Fault{SyncWait: true})
+		result := make(chan error, 1)
+		go func() {
+			_, err := s.db.Exec(insert)
+			result <- err
+		}()
+		time.Sleep(4 * trip)
+		s.Node(1).Kill()
+		time.Sleep(trip)
+		s.Promote(s.Node(2))
+		for s.cluster.Stats().Resolved == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		s.Node(2).Kill()
+		s.Promote(s.Node(3))
+		s.wantError("Exec", <-result, ErrOutcomeUnknown)
+		s.wantTried(insert, 1)
+	})
+}

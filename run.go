@@ -22,6 +22,7 @@ type run struct {
 	asked    time.Time // before the position of a commit was asked for
 	over     bool      // the connection was given back
 	verdict  verdict   // what became of a commit whose answer was lost
+	absent   *history  // in which an earlier attempt is known to have had no effect
 }
 
 // execute sends q where it belongs, again if that is safe, until there is an
@@ -42,6 +43,10 @@ func (r *run) execute(ctx context.Context) (pool.Event, error) {
 		place, err := s.cluster.locate(ctx, &r.q, &t)
 		if err != nil {
 			return pool.EventEnd, err
+		}
+		if r.absent != nil && !r.absent.shown(place.node, s.cluster.routes.Load()) {
+			r.q.session.mayHaveWritten(true)
+			return pool.EventEnd, unknown(place.node.name, errOtherHistory)
 		}
 		r.place = place
 		event, err := r.attempt(ctx, &t)

@@ -263,9 +263,9 @@ func (t *tx) uncertain(ctx context.Context, n *node, call *pool.Call, err error)
 		case endedBeforeCommit(lost):
 			return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
 		case !t.hidden:
-			w := lostWrite{node: n, pid: t.session.held.PID(), id: t.identity, session: t.scope, own: t.local}
+			w := &lostWrite{node: n, pid: t.session.held.PID(), id: t.identity, session: t.scope, own: t.local}
 			t.giveUp(err) // finding out may take another connection
-			return t.session.cluster.resolve(ctx, w).told(&w, err)
+			return t.session.cluster.resolve(ctx, w).told(w, err)
 		}
 	}
 	t.scope.mayHaveWritten(t.local)
