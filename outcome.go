@@ -193,9 +193,12 @@ func (r *run) lostOutcome(ctx context.Context, call *pool.Call, lost *pool.LostE
 	case r.q.stmt.Class == router.Write && endedBeforeCommit(lost):
 		return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
 	case call.End == pool.HelperCommit:
-		w := lostWrite{node: n, pid: r.conn.PID(), id: call.Identity, session: r.q.session}
+		w := &lostWrite{node: n, pid: r.conn.PID(), id: call.Identity, session: r.q.session, own: r.conn.Touched()}
 		r.verdict = r.session.cluster.resolve(ctx, w)
-		return r.verdict.told(&w, lost)
+		if r.absent == nil { // else an earlier attempt is absent from that one only
+			r.absent = w.absent
+		}
+		return r.verdict.told(w, lost)
 	default:
 		r.q.session.mayHaveWritten(true)
 		return unknown(n.name, lost)

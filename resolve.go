@@ -18,7 +18,24 @@ type lostWrite struct {
 	pid     uint32
 	id      pool.Identity
 	session *Session // whose token moves if it was committed
+	own     bool     // it may have had a synchronous_commit of its own
+	absent  *history // from which it is known to be absent; nil if its own server gave it up
 }
+
+// A history is what a primary shows, and what follows from it.
+type history struct {
+	primary  *node
+	timeline wal.Timeline
+}
+
+// shown reports whether the primary n shows this history, as far as r knows.
+func (h *history) shown(n *node, r *routes) bool {
+	return n == h.primary && r.view.Timeline == h.timeline
+}
+
+// errOtherHistory says that what one primary had lost the next one may have: it
+// need not have followed that one.
+var errOtherHistory = errors.New("the primary that surely lacked the transaction was replaced before the statement was sent again")
 
 // verdict is what became of a transaction.
 type verdict uint8
@@ -48,7 +65,7 @@ var errUnresolved = errors.New("what became of the transaction is not known")
 // resolve finds out what became of w. It asks the primary, and waits for one, at
 // most for failover_wait. It never guesses: see docs/adr/0010. If w was committed,
 // its session's token has moved.
-func (c *Cluster) resolve(ctx context.Context, w lostWrite) verdict {
+func (c *Cluster) resolve(ctx context.Context, w *lostWrite) verdict {
 	if w.id.XID == 0 || w.id.At.Timeline == 0 {
 		return undecided
 	}
@@ -58,7 +75,7 @@ func (c *Cluster) resolve(ctx context.Context, w lostWrite) verdict {
 	t := tries{deadline: c.now().Add(limit)}
 	for {
 		r := c.routes.Load()
-		v, again := c.inquire(ctx, r, &w, &t)
+		v, again := c.inquire(ctx, r, w, &t)
 		if again {
 			if c.wait(ctx, &t, r.replaced, errUnresolved) != nil {
 				return undecided
@@ -85,6 +102,7 @@ func (c *Cluster) inquire(ctx context.Context, r *routes, w *lostWrite, t *tries
 	}
 	switch r.view.History.Holds(at, r.view.Timeline) {
 	case wal.Lost: // the commit would stand behind it
+		w.absent = &history{n, r.view.Timeline}
 		return notCommitted, false
 	case wal.Undecided:
 		c.prober.Kick("")
@@ -103,7 +121,7 @@ func (c *Cluster) interrogate(ctx context.Context, n *node, w *lostWrite, t *tri
 	}
 	defer func() { n.giveBack(conn, nil) }()
 	asked := c.now()
-	status, err := c.askStatus(ctx, conn, w.id.XID)
+	status, err := c.askStatus(ctx, conn, w)
 	call := conn.Result()
 	switch {
 	case err != nil:
@@ -122,6 +140,9 @@ func (c *Cluster) interrogate(ctx context.Context, n *node, w *lostWrite, t *tri
 		}
 		return committed, false
 	case "aborted":
+		if call.CommitTimeline != w.id.At.Timeline {
+			w.absent = &history{n, call.CommitTimeline}
+		}
 		return notCommitted, false
 	case "in progress":
 		if t.stalls++; t.stalls > 1 {
@@ -136,14 +157,21 @@ func (c *Cluster) interrogate(ctx context.Context, n *node, w *lostWrite, t *tri
 // askStatus asks for the state of a transaction. What it asks with is a
 // transaction that commits, and that writes a message to the WAL: without WAL a
 // commit waits neither for its flush nor for standbys.
-func (c *Cluster) askStatus(ctx context.Context, conn *pool.Conn, xid uint64) (status string, err error) {
+func (c *Cluster) askStatus(ctx context.Context, conn *pool.Conn, w *lostWrite) (status string, err error) {
 	const question = `SELECT pg_catalog.pg_xact_status($1::pg_catalog.xid8),` +
 		` pg_catalog.pg_logical_emit_message(true, 'helios', ''::pg_catalog.text)`
+	// A transaction that may have asked for more durability than is usual gets all
+	// there is.
+	const careful = question + `, pg_catalog.set_config('synchronous_commit',` +
+		` CASE WHEN pg_catalog.current_setting('synchronous_commit') = 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)`
 	call := conn.NewCall()
 	call.SegmentSize = c.routes.Load().view.Settings.SegmentSize
 	call.Begin, call.End, call.Identify, call.Committed = "BEGIN", pool.HelperCommit, true, true
 	call.Main = pool.OneShot(question)
-	if err := conn.Bind(call.Main, []any{strconv.FormatUint(xid, 10)}, nil); err != nil {
+	if w.own {
+		call.Main = pool.OneShot(careful)
+	}
+	if err := conn.Bind(call.Main, []any{strconv.FormatUint(w.id.XID, 10)}, nil); err != nil {
 		return "", err
 	}
 	if err := conn.Send(ctx); err != nil {

@@ -3,6 +3,7 @@ package helios
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -208,6 +209,68 @@ func TestSavepointsAreNoHindranceToAResolution(t *testing.T) {
 	})
 }
 
+func TestWhatTakesNoSnapshotIsNoHindranceToAResolution(t *testing.T) {
+	play(t, 2, "", func(s *stage) {
+		early := []string{"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET LOCAL lock_timeout = '1s'", "LOCK TABLE t", "NOTIFY n"}
+		for _, text := range early {
+			s.Handle(text, pgfake.Reply{})
+		}
+		err := losses["executed, and the server lives"].lose(s, func() error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			for _, text := range early {
+				s.exec(s.Context(), tx, text)
+			}
+			if n := s.asked(); n != 0 {
+				s.Errorf("the identity was asked for %d times in front of the first query", n)
+			}
+			s.exec(s.Context(), tx, insert)
+			s.exec(s.Context(), tx, early[1])
+			if n := s.asked(); n != 2 {
+				s.Errorf("the identity was asked for %d times, want 2", n)
+			}
+			return tx.Commit()
+		})
+		if err != nil {
+			s.Errorf("Commit = %v", err)
+		}
+	})
+}
+
+// asked returns how often the identity of a transaction was asked for.
+func (s *stage) asked() int {
+	n := 0
+	for _, e := range s.Log() {
+		if strings.Contains(e.SQL, "pg_current_xact_id_if_assigned") {
+			n++
+		}
+	}
+	return n
+}
+
+// The transaction may have its id from a statement that wrote no WAL: only a
+// position behind all that was written tells something about the id.
+func TestAStatementThatWasInterruptedTakesTheIdentityWithIt(t *testing.T) {
+	play(t, 2, "", func(s *stage) {
+		err := losses["executed, and the server lives"].lose(s, func() error {
+			tx, err := s.db.Begin()
+			if err != nil {
+				return err
+			}
+			s.exec(s.Context(), tx, insert)
+			ctx, cancel := context.WithTimeout(s.Context(), trip+trip/4) // it is prepared first
+			defer cancel()
+			_, err = tx.ExecContext(ctx, returning)
+			s.wantError("Exec", err, context.DeadlineExceeded)
+			time.Sleep(2 * trip) // it is done all the same
+			return tx.Commit()
+		})
+		s.wantError("Commit", err, ErrOutcomeUnknown)
+	})
+}
+
 func TestTheLookIntoALostCommitEndsWithItsContext(t *testing.T) {
 	play(t, 1, "resolve=all&failover_wait=1h", func(s *stage) {
 		s.node(s.Context(), s.db)
@@ -240,5 +303,81 @@ func TestALookIntoALostCommitNeedsNoSecondConnection(t *testing.T) {
 			s.Errorf("Commit = %v", err)
 		}
 		s.wantTried(insert, 2)
+	})
+}
+
+func TestALookIntoALostCommitOfASessionWithStateNeedsNoSecondConnection(t *testing.T) {
+	play(t, 1, "pool_max_conns=1&max_dials=1", func(s *stage) {
+		conn := s.session()
+		defer conn.Close()
+		s.exec(s.Context(), conn, "SET x.y = '1'")
+		tx, err := conn.BeginTx(s.Context(), nil)
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.exec(s.Context(), tx, insert)
+		s.Node(1).Inject("COMMIT", 1, cut)
+		if err := tx.Commit(); err != nil {
+			s.Errorf("Commit = %v", err)
+		}
+		_, err = conn.ExecContext(s.Context(), insert)
+		s.wantError("Exec on the session whose state is gone", err, ErrSessionLost)
+	})
+}
+
+func TestTheStateThatAResolvedWriteLeftBehindIsKnownToBeLost(t *testing.T) {
+	const text = "SELECT app.configure()" // which may have set something for the session
+	play(t, 1, "resolve=all", func(s *stage) {
+		s.Handle(text, pgfake.Reply{Columns: pgfake.Row("").Columns, Writes: true})
+		conn := s.session()
+		defer conn.Close()
+		s.Node(1).Inject("COMMIT", 1, cut)
+		s.exec(s.Context(), conn, text)
+		_, err := conn.ExecContext(s.Context(), insert)
+		s.wantError("Exec on the session whose state is gone", err, ErrSessionLost)
+	})
+}
+
+func TestDDLWhoseCommitWasResolvedHasStatementsPreparedAnew(t *testing.T) {
+	play(t, 1, "", func(s *stage) {
+		before := s.cluster.schema.Load()
+		tx, err := s.db.Begin()
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.exec(s.Context(), tx, "ALTER TABLE t ADD x int")
+		s.Node(1).Inject("COMMIT", 1, cut)
+		if err := tx.Commit(); err != nil {
+			s.Errorf("Commit = %v", err)
+		}
+		if s.cluster.schema.Load() == before {
+			s.Error("other connections go on with what they had prepared")
+		}
+	})
+}
+
+// n3 has what n2 had not when it took over, and follows n2 as the primary: what is
+// not committed for the one is for the other.
+func TestAWriteThatOneHistoryLacksIsNotExecutedInAnother(t *testing.T) {
+	play(t, 3, "resolve=all", func(s *stage) {
+		s.node(s.Context(), s.db)
+		s.Node(2).StopReplay()
+		s.Node(1).Inject("COMMIT", 1, pgfake.Fault{SyncWait: true})
+		result := make(chan error, 1)
+		go func() {
+			_, err := s.db.Exec(insert)
+			result <- err
+		}()
+		time.Sleep(4 * trip)
+		s.Node(1).Kill()
+		time.Sleep(trip)
+		s.Promote(s.Node(2))
+		for s.cluster.Stats().Resolved == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		s.Node(2).Kill()
+		s.Promote(s.Node(3))
+		s.wantError("Exec", <-result, ErrOutcomeUnknown)
+		s.wantTried(insert, 1)
 	})
 }

@@ -23,6 +23,7 @@ type run struct {
 	over     bool      // the connection was given back
 	guard    *guard    // of the connection, while its node is down; else nil
 	verdict  verdict   // what became of a commit whose answer was lost
+	absent   *history  // in which an earlier attempt is known to have had no effect
 }
 
 // execute sends q where it belongs, again if that is safe, until there is an
@@ -44,6 +45,10 @@ func (r *run) execute(ctx context.Context) (pool.Event, error) {
 		if err != nil {
 			return pool.EventEnd, err
 		}
+		if r.absent != nil && !r.absent.shown(place.node, s.cluster.routes.Load()) {
+			r.q.session.mayHaveWritten(true)
+			return pool.EventEnd, unknown(place.node.name, errOtherHistory)
+		}
 		r.place = place
 		event, err := r.attempt(ctx, &t)
 		if err == nil {
@@ -53,6 +58,7 @@ func (r *run) execute(ctx context.Context) (pool.Event, error) {
 		told := r.judge(ctx, &t, err)
 		switch {
 		case told == nil && r.verdict == committed:
+			s.lost = touchesState(r.q.stmt) // what it left behind went with its connection
 			return pool.EventEnd, nil
 		case told == nil:
 			continue

@@ -122,9 +122,24 @@ func (t *tx) opening(r *run) frame {
 }
 
 // identifies reports whether a statement carries the question for the identity of
-// the transaction: one that may write and can have something behind it.
+// the transaction: one that may write and can have something behind it. The
+// question is a query, and takes the transaction's snapshot if nothing has yet.
 func (t *tx) identifies(q *query) bool {
-	return !t.readOnly && q.writes() && q.stmt.Count == 1 && !q.stmt.TxControl && t.session.cluster.config.Resolve != ResolveOff
+	return !t.readOnly && q.writes() && q.stmt.Count == 1 && !q.stmt.TxControl && t.session.cluster.config.Resolve != ResolveOff &&
+		(t.identity.XID != 0 || !precedesSnapshot(q.stmt))
+}
+
+// precedesSnapshot reports whether a statement takes no snapshot itself
+// (PlannedStmtRequiresSnapshot in pquery.c) and writes nothing. Programs execute
+// such a one in front of the first query on purpose: to set what only can be set
+// there, or to lock a table before they look at it.
+func precedesSnapshot(stmt *router.Statement) bool {
+	switch stmt.Verb {
+	case "CHECKPOINT", "LISTEN", "LOCK", "NOTIFY", "RESET", "SET", "SHOW", "UNLISTEN":
+		return stmt.Count == 1
+	default:
+		return false
+	}
 }
 
 // savepoint reports whether a statement sets or releases a savepoint, and so
@@ -139,7 +154,11 @@ func (t *tx) sending(q *query) {
 	t.wrote = t.wrote || q.stmt.Class != router.Read || q.learned
 	t.local = t.local || q.stmt.SetsLocal
 	t.voids = t.voids || q.stmt.Invalidates && q.stmt.Class != router.Session
-	t.hidden = t.hidden || q.writes() && !t.identifies(q) && !savepoint(q.stmt)
+	if t.identifies(q) {
+		t.identity = pool.Identity{} // until it has answered: what was known may stand before its WAL
+	} else {
+		t.hidden = t.hidden || q.writes() && !savepoint(q.stmt) && !precedesSnapshot(q.stmt)
+	}
 	t.scope = q.session
 }
 
@@ -196,16 +215,24 @@ func (t *tx) commit(ctx context.Context) error {
 	t.local = t.local || conn.Touched()
 	switch {
 	case err != nil:
-		return t.uncertain(ctx, n, call, err)
+		told := t.uncertain(ctx, n, call, err)
+		t.executed()
+		return told
 	case failed(call):
 		return call.Err
 	case call.EndTag != "COMMIT":
 		return pgx.ErrTxCommitRollback
 	}
-	if t.voids {
-		s.cluster.schema.Add(1) // before it, others may have prepared what is void now
-	}
+	t.executed()
 	return t.committed(n, call, asked)
+}
+
+// executed makes prepared statements void once the transaction is, or may be,
+// committed: before that, others may have prepared what is void now.
+func (t *tx) executed() {
+	if t.voids {
+		t.session.cluster.schema.Add(1)
+	}
 }
 
 // committed moves the session's token behind the commit.
@@ -236,9 +263,9 @@ func (t *tx) uncertain(ctx context.Context, n *node, call *pool.Call, err error)
 		case endedBeforeCommit(lost):
 			return sent(n.name, fmt.Errorf("%w: %w", ErrNotCommitted, lost.LastWords))
 		case !t.hidden:
-			w := lostWrite{node: n, pid: t.session.held.PID(), id: t.identity, session: t.scope}
-			t.letGo() // finding out may take another connection
-			return t.session.cluster.resolve(ctx, w).told(&w, err)
+			w := &lostWrite{node: n, pid: t.session.held.PID(), id: t.identity, session: t.scope, own: t.local}
+			t.giveUp(err) // finding out may take another connection
+			return t.session.cluster.resolve(ctx, w).told(w, err)
 		}
 	}
 	t.scope.mayHaveWritten(t.local)
@@ -274,6 +301,16 @@ func (t *tx) rollback() {
 	if err != nil {
 		s.held.Abort(err)
 	}
+}
+
+// giveUp lets the transaction's connection go, which broke, and with it the state
+// of a session that is pinned to it.
+func (t *tx) giveUp(why error) {
+	if t.session.pinned {
+		t.session.lose(why) //nolint:errcheck // the next statement says so
+		return
+	}
+	t.letGo()
 }
 
 // letGo gives the transaction's connection back unless the session is pinned

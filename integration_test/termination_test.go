@@ -2,6 +2,8 @@ package integration_test
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -100,6 +102,47 @@ func TestAnInterruptedWaitForAStandbyIsNoSuccess(t *testing.T) {
 	t.Logf("FIGURES standby: %d waits for it were interrupted", signals)
 	tally := all.audit(t, "interrupted waits", c.Primary())
 	onlyKinds(t, tally, "ok", "outcome unknown")
+}
+
+// What a transaction asks of its commit, it asks of the look for it too: here
+// nobody else waits for standbys.
+func TestACommitThatWaitedForAStandbyByItsOwnWishIsNoSuccessWithoutOne(t *testing.T) {
+	c := pgtest.New(t, pgtest.Options{})
+	ctx := pgtest.Context(t)
+	pgtest.OK(t, c.Primary().Exec(ctx, "CREATE TABLE t (n int)"))
+	pgtest.OK(t, c.Configure(ctx, c.Primary(), map[string]string{"synchronous_standby_names": "nobody", "synchronous_commit": "local"}))
+	killer := c.Primary().Conn(t)
+	for _, params := range []string{"resolve=transactions", "resolve=all"} {
+		db := open(t, c, params, "failover_wait=300ms", "probe_timeout=300ms")
+		for name, write := range map[string]func(db *sql.DB) error{
+			"transaction": func(db *sql.DB) error {
+				tx, err := db.BeginTx(ctx, nil)
+				pgtest.OK(t, err)
+				defer tx.Rollback()
+				exec(t, ctx, tx, "SET LOCAL synchronous_commit = on")
+				exec(t, ctx, tx, "INSERT INTO t VALUES (1)")
+				return tx.Commit()
+			},
+			"session": func(db *sql.DB) error {
+				conn, err := db.Conn(ctx)
+				pgtest.OK(t, err)
+				defer conn.Close()
+				exec(t, ctx, conn, "SET synchronous_commit = remote_apply")
+				_, err = conn.ExecContext(ctx, "INSERT INTO t VALUES (1)")
+				return err
+			},
+		} {
+			result := make(chan error, 1)
+			go func() { result <- write(db) }()
+			awaitWaiting(t, c.Primary(), 1)
+			_, err := killer.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+			pgtest.OK(t, err)
+			if err := <-result; !errors.Is(err, helios.ErrOutcomeUnknown) {
+				t.Errorf("%s, %s: the write ends with %v, want %v", params, name, err, helios.ErrOutcomeUnknown)
+			}
+		}
+		pgtest.OK(t, db.Close())
+	}
 }
 
 // awaitWaiting returns when at least so many commits wait for a standby.
