@@ -12,6 +12,7 @@ FUZZTIME ?= 30s
 BENCH    ?= .
 COUNT    ?= 6
 DURATION ?= 10s
+SOAK     ?= 10m
 
 export PKG RUN TIMEOUT FUZZTIME BENCH COUNT DURATION
 
@@ -19,7 +20,7 @@ export PKG RUN TIMEOUT FUZZTIME BENCH COUNT DURATION
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## install PostgreSQL by this machine's package manager, if there is none
@@ -39,16 +40,26 @@ demo: ## start a cluster on this machine, break it, and watch
 test: ## run every test with the race detector (PKG=, RUN=, TIMEOUT=)
 	@scripts/test
 
+.PHONY: test-versions
+test-versions: ## tell the integration stories to PostgreSQL 13, 17 and 18, and over TLS (VERSIONS=, RUN=, SHORT=no)
+	@scripts/test-versions
+
+.PHONY: test-containers
+test-containers: ## test servers in containers; root on Debian gets an engine for it (RUN=)
+	@scripts/test-containers
+
+.PHONY: soak
+soak: ## let a cluster live for SOAK (10m) with failovers and faults, and report
+	@scripts/setup
+	@HELIOS_PG_BIN="$$(scripts/postgres-bin)" HELIOS_SOAK=$(SOAK) \
+		go test -race -count=1 -v -timeout=0 -run='^TestSoak$$' ./integration_test
+
 .PHONY: check
 check: fmt-check tidy vet lint house fuzz-short ## format, tidy, vet, lint, house rules, short fuzz; changes nothing
 
 .PHONY: ci
-ci: ## check and test, both even if the first one fails
-	@status=0; \
-	$(MAKE) -k check || status=1; \
-	$(MAKE) test || status=1; \
-	if [ $$status != 0 ]; then echo "ci: failed; make check and make test say what above" >&2; fi; \
-	exit $$status
+ci: ## check, test, test-versions and, where CI=true, test-containers; all even if one fails
+	@scripts/ci
 
 .PHONY: bench
 bench: ## measure next to pgx: Go benchmarks, in memory, on PostgreSQL (PKG=, BENCH=, COUNT=, DURATION=)

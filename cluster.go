@@ -35,7 +35,7 @@ type Cluster struct {
 	whole      Session                // of every statement that has no session of its own
 	named      *named
 	seeds      atomic.Uint64 // of sessions
-	rampUntil  atomic.Int64  // on the driver's clock in ns, when the last slow start is over; 0: there is none
+	rampUntil  atomic.Int64  // on the driver's clock in ns, when the last slow start or hold-off is over; 0: there is none
 	schema     atomic.Uint64 // counts statements that may have made prepared ones void
 	counts     counts
 
@@ -205,6 +205,8 @@ func (c *Cluster) connectProbe(ctx context.Context, name string) (*pgconn.PgConn
 	} else {
 		n.turnedAway.Store(nil)
 	}
+	refusal, _ := errors.AsType[*pgconn.PgError](err)
+	n.refusal.Store(refusal)
 	return conn, err
 }
 
@@ -344,7 +346,7 @@ func (c *Cluster) followNodeLocked(n *node, old, now *topology.Node) {
 		if was == topology.StateDown || was == topology.StateRefused {
 			now := c.now()
 			n.load.Rejoined(now.UnixNano())
-			c.rampUntil.Store(now.Add(router.SlowStart).UnixNano())
+			c.readClockUntil(now.Add(router.SlowStart).UnixNano())
 		}
 	case topology.StateRefused:
 		n.pool.Fence(unsent(n.name, errors.New(now.Reason)))

@@ -212,7 +212,7 @@ func (s *Conn) PgxConn(ctx context.Context) (*pgx.Conn, error) {
 	s.held.DirtyStatements()
 	s.held.ForgetPlans() // types may be registered
 	s.lend(ctx)
-	return s.held.Pgx(), nil
+	return s.held.Pgx()
 }
 
 // lend notes whose reads may have to see what is written through the connection
@@ -313,23 +313,24 @@ func (r *run) executeHeld(ctx context.Context) (pool.Event, error) {
 // server sent unasked and what an interrupted statement still owes, and ends a
 // transaction block that was the driver's own and failed.
 func (s *Conn) settle(ctx context.Context) error {
-	conn := s.held
 	if ctx.Err() != nil {
 		return unsent(s.heldNode.name, interrupted(ctx, context.Cause(ctx)))
 	}
-	if conn.Idle() && !conn.Absorb() {
-		return s.lose(errors.New("the connection is gone"))
-	}
-	block := s.block
+	conn, block := s.held, s.block
 	s.block = false
-	if conn.Idle() && s.lentTo == nil && (!block || conn.TxStatus() == 'I') {
+	if s.lentTo != nil { // before anything is read: pgx may have half of a message
+		if err := conn.TakeBack(context.WithoutCancel(ctx)); err != nil {
+			return s.lose(err)
+		}
+	}
+	if conn.Idle() && !conn.Absorb() {
+		return s.lose(fmt.Errorf("the connection is gone: %w", conn.Cause()))
+	}
+	if conn.Idle() && (!block || conn.TxStatus() == 'I') {
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx) // what is begun here must be finished, and is bounded
 	err := conn.Settle(ctx)
-	if err == nil && s.lentTo != nil {
-		err = conn.TakeBack(ctx)
-	}
 	if err == nil && block && conn.TxStatus() != 'I' {
 		err = s.rollBack(ctx)
 	}

@@ -228,6 +228,30 @@ func TestWithoutAPrimaryReadsWaitOnlyForWhatWasAcknowledged(t *testing.T) {
 	}
 }
 
+func TestAReplicaThatCameBackIsGivenReadsLittleByLittle(t *testing.T) {
+	play(t, 3, "", func(s *stage) {
+		s.Node(2).Kill()
+		time.Sleep(3 * time.Second)
+		s.Node(2).Start()
+		time.Sleep(2 * time.Second) // a probe
+		share := func() int {
+			n := 0
+			for range 100 { // two seconds
+				if s.node(s.Context(), s.db) == "n2" {
+					n++
+				}
+			}
+			return n
+		}
+		early := share()
+		time.Sleep(router.SlowStart)
+		late := share()
+		if early == 0 || early > 25 || late < 35 {
+			s.Errorf("of 100 reads n2 answered %d soon after its return and %d later, want few and about half", early, late)
+		}
+	})
+}
+
 func TestTheContextEndsTheWaitForAPrimary(t *testing.T) {
 	play(t, 2, "", func(s *stage) {
 		s.Node(1).Kill()

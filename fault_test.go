@@ -146,6 +146,25 @@ func TestAReadWhoseAnswerIsLostIsAskedAgain(t *testing.T) {
 	})
 }
 
+// What breaks two connections in a row is breaking others, which look sound yet.
+func TestAReadLetsAMomentPassBeforeItIsSentForTheLastTime(t *testing.T) {
+	play(t, 4, rare, func(s *stage) {
+		replicas := s.Nodes()[1:]
+		for _, n := range replicas {
+			s.node(Node(s.Context(), n.Name), s.db)
+		}
+		for _, n := range replicas {
+			remove := n.Inject(where, 0, cut)
+			time.AfterFunc(2*trip+3*time.Millisecond, func() { remove(); n.Reset() })
+		}
+		s.within(2*trip+breath+2*trip, "the read", func() { // the last time on a new connection, where it is prepared
+			if got := s.node(s.Context(), s.db); got == "n1" {
+				s.Errorf("the read was answered by %s, want a replica", got)
+			}
+		})
+	})
+}
+
 func TestRowsThatWereHandedOutAreNotAskedForAgain(t *testing.T) {
 	play(t, 2, rare, func(s *stage) {
 		const read = "SELECT v FROM many"
@@ -492,6 +511,48 @@ func TestANodeThatTakesNoConnectionsNowIsNotDown(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestReadsLeaveAReplicaWithoutRoomAloneForAMoment(t *testing.T) {
+	play(t, 3, rare, func(s *stage) {
+		s.Node(2).RefuseStartup(&pgfake.Error{Severity: "FATAL", Code: codeTooMany})
+		begun := time.Now()
+		for range 100 {
+			if got := s.node(s.Context(), s.db); got != "n3" {
+				s.Errorf("the read was answered by %s, want n3", got)
+			}
+		}
+		took, errs := time.Since(begun), s.cluster.Status().Nodes[1].Conns.DialErrors
+		if errs == 0 || errs > uint64(took/holdOff)+1 {
+			s.Errorf("n2 was asked %d times for a connection in %v, want once in %v", errs, took, holdOff)
+		}
+		s.wantHealthy()
+		s.Node(2).RefuseStartup(nil)
+		time.Sleep(2 * holdOff)
+		answers := map[string]int{}
+		for range 100 {
+			answers[s.node(s.Context(), s.db)]++
+		}
+		if answers["n2"] < 20 {
+			s.Errorf("with room on n2 again reads were answered by %v", answers)
+		}
+	})
+}
+
+func TestAHandleThatNobodyHasRoomForSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stage{T: t, Cluster: pgfake.NewCluster(1)}
+		defer s.Cluster.Close()
+		s.answerProbes()
+		s.Node(1).RefuseStartup(&pgfake.Error{Severity: "FATAL", Code: codeTooMany, Message: "sorry, too many clients already"})
+		s.open("failover_wait=1s")
+		defer s.close()
+		_, err := s.db.Exec(insert)
+		s.wantError("Exec", err, ErrNoPrimary)
+		if err == nil || !strings.Contains(err.Error(), "too many clients") || !SafeToRetry(err) {
+			s.Errorf("Exec = %v, want that there are too many clients, and that nothing was sent", err)
+		}
+	})
 }
 
 func TestAWrongPasswordIsToldAtOnce(t *testing.T) {

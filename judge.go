@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -53,8 +54,26 @@ func (r *run) judge(ctx context.Context, t *tries, err error) error {
 		if t.resent++; t.resent > maxResent {
 			return told // it may be the statement that ends its server
 		}
+		if t.resent == maxResent {
+			r.session.cluster.breathe(ctx)
+		}
 	}
 	return r.elsewhere(ctx, t, told)
+}
+
+// breath is how long a statement waits before it is sent for the last time.
+const breath = 50 * time.Millisecond
+
+// breathe lets a moment pass. What breaks connections breaks many at once, and
+// those whose turn is to come look sound yet.
+func (c *Cluster) breathe(ctx context.Context) {
+	timer := time.NewTimer(breath)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-c.ended.Done():
+	}
 }
 
 // maxResent is how often a statement is sent again after a connection broke on

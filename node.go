@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/pool"
 	"github.com/heliosdb/helios/router"
@@ -25,7 +26,8 @@ type node struct {
 	traffic pool.Traffic
 	counts  nodeCounts
 
-	turnedAway atomic.Pointer[error] // why the last probe's attempt to connect failed, if that was final
+	turnedAway atomic.Pointer[error]          // why the last probe's attempt to connect failed, if that was final
+	refusal    atomic.Pointer[pgconn.PgError] // the server's answer to the last probe's attempt to connect; nil if it let it in
 
 	dialed atomic.Int64 // when a connection was made last, on the driver's clock in ns
 	misses atomic.Int32 // proofs in a row that failed
@@ -60,6 +62,10 @@ func (n *node) proved(fresh bool, now func() time.Time) {
 // the DSN has a connect_timeout.
 const dialTimeout = 5 * time.Second
 
+// holdOff is for how long reads leave a node alone that has no room for another
+// connection: each attempt costs the server a process, and the read its time.
+const holdOff = 250 * time.Millisecond
+
 // newNode returns a node that nothing was dialed on yet.
 func (c *Cluster) newNode(name string, config *pgx.ConnConfig, decl topology.Node) *node {
 	n := &node{name: name, ordinal: c.declared, config: config}
@@ -93,6 +99,11 @@ func (c *Cluster) dial(ctx context.Context, n *node) (*pool.Conn, error) {
 		StatementCapacity: c.statementCapacity,
 	})
 	if err != nil {
+		if connectCode(err) == codeTooMany {
+			until := c.now().Add(holdOff).UnixNano()
+			n.load.HoldOff(until)
+			c.readClockUntil(until)
+		}
 		c.blame(n, err)
 		return nil, err
 	}
@@ -138,11 +149,15 @@ func (c *Cluster) turnedAway(r *routes) error {
 	var why error
 	for i := range r.view.Nodes {
 		n := r.byName[r.view.Nodes[i].Name]
-		if n == nil || n.turnedAway.Load() == nil || r.view.Nodes[i].State != topology.StateDown {
+		if n == nil || r.view.Nodes[i].State != topology.StateDown {
+			return nil
+		}
+		final := n.turnedAway.Load()
+		if final == nil {
 			return nil
 		}
 		if why == nil {
-			why = unsent(n.name, *n.turnedAway.Load())
+			why = unsent(n.name, *final)
 		}
 	}
 	return why

@@ -135,7 +135,7 @@ func (c *Cluster) needsPrimary(q *query, t *tries) (string, bool) {
 func (c *Cluster) decideNode(r *routes, name string) (place, error) {
 	n := r.byName[name]
 	if n == nil {
-		return place{}, unsent("", fmt.Errorf("no node is called %q: %s", name, describeView(r.view)))
+		return place{}, unsent("", fmt.Errorf("no node is called %q: %s", name, r.describe()))
 	}
 	v := nodeIn(r.view, n.name)
 	if v != nil && v.State == topology.StateRefused {
@@ -148,11 +148,11 @@ func (c *Cluster) decideNode(r *routes, name string) (place, error) {
 func (c *Cluster) decidePrimary(r *routes, q *query, why string) (place, error) {
 	switch {
 	case r.view.Split:
-		return place{}, unsent("", fmt.Errorf("%w: stop one, make it a standby, or take it out with Cluster.RemoveReplica: %s", ErrSplitBrain, describeView(r.view)))
+		return place{}, unsent("", fmt.Errorf("%w: stop one, make it a standby, or take it out with Cluster.RemoveReplica: %s", ErrSplitBrain, r.describe()))
 	case r.primary == nil && r.fenced != nil && !q.writes() && q.level.kind != levelStrong:
 		return place{node: r.fenced, reason: why + "; it takes no writes"}, nil
 	case r.primary == nil:
-		return place{}, unsent("", fmt.Errorf("%w: %s", ErrNoPrimary, describeView(r.view)))
+		return place{}, unsent("", fmt.Errorf("%w: %s", ErrNoPrimary, r.describe()))
 	case q.writes() && c.config.MinReplicas > 0:
 		if n := c.healthy(r); n < c.config.MinReplicas {
 			return place{}, unsent("", fmt.Errorf("%w: %d healthy where min_replicas asks for %d", ErrNoReplica, n, c.config.MinReplicas))
@@ -271,8 +271,17 @@ func (c *Cluster) exclude(nodes []*node, need *router.Need, p place, t *tries) {
 	}
 }
 
+// readClockUntil has the balancer look at the time until then.
+func (c *Cluster) readClockUntil(until int64) {
+	for old := c.rampUntil.Load(); old < until; old = c.rampUntil.Load() {
+		if c.rampUntil.CompareAndSwap(old, until) {
+			return
+		}
+	}
+}
+
 // rampClock returns the time for the balancer: 0, at which nobody is in its slow
-// start, unless a node has come back not long ago.
+// start or held off, unless a node has come back, or had no room, not long ago.
 func (c *Cluster) rampClock() int64 {
 	until := c.rampUntil.Load()
 	if until == 0 {
@@ -285,17 +294,19 @@ func (c *Cluster) rampClock() int64 {
 	return now
 }
 
-// describeView says in one line what the nodes are, for an error.
-func describeView(view *topology.View) string {
-	texts := make([]string, len(view.Nodes))
-	for i := range view.Nodes {
-		n := &view.Nodes[i]
-		texts[i] = n.Name + " is " + n.State.String()
-		switch {
-		case n.Reason != "":
-			texts[i] += " (" + n.Reason + ")"
-		case n.State == topology.StateUp:
-			texts[i] += " (" + n.Role.String() + ")"
+// describe says in one line what the nodes are, for an error.
+func (r *routes) describe() string {
+	texts := make([]string, len(r.view.Nodes))
+	for i := range r.view.Nodes {
+		v := &r.view.Nodes[i]
+		texts[i] = v.Name + " is " + v.State.String()
+		switch n := r.byName[v.Name]; {
+		case v.Reason != "":
+			texts[i] += " (" + v.Reason + ")"
+		case v.State == topology.StateUp:
+			texts[i] += " (" + v.Role.String() + ")"
+		case n != nil && n.refusal.Load() != nil: // it has no connection left for the prober
+			texts[i] += " (" + n.refusal.Load().Error() + ")"
 		}
 	}
 	return strings.Join(texts, "; ")
@@ -320,24 +331,24 @@ func (c *Cluster) locate(ctx context.Context, q *query, t *tries) (place, error)
 			continue // the read may not use the primary, and need not
 		}
 		if !c.worthWaiting(err) {
-			return place{}, explained(err, r.view)
+			return place{}, explained(err, r)
 		}
 		if away := c.turnedAway(r); away != nil {
 			return place{}, away
 		}
 		if err := c.wait(ctx, t, r.replaced, err); err != nil {
-			return place{}, explained(err, r.view)
+			return place{}, explained(err, r)
 		}
 		t.behind, t.tried = 0, t.tried[:0]
 	}
 }
 
 // explained adds what the nodes are to an error that says no replica suits.
-func explained(err error, view *topology.View) error {
+func explained(err error, r *routes) error {
 	if !errors.Is(err, errNobody) && !errors.Is(err, errOffTimeline) {
 		return err
 	}
-	return fmt.Errorf("%w: %s", err, describeView(view))
+	return fmt.Errorf("%w: %s", err, r.describe())
 }
 
 // learnPosition asks the primary for a position that covers the writes of the

@@ -228,7 +228,7 @@ func (c *Cluster) ReplicaForRead(ctx context.Context, strategy router.Balance) (
 			need := router.Need{Zone: c.config.Zone, MaxLag: c.config.MaxLag, Now: c.now().UnixNano()}
 			i := strategy.Pick(r.loads, &need, q.seed)
 			if i < 0 {
-				return "", unsent("", fmt.Errorf("%w: %s", ErrNoReplica, describeView(r.view)))
+				return "", unsent("", fmt.Errorf("%w: %s", ErrNoReplica, r.describe()))
 			}
 			return r.replicas[i].name, nil
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/heliosdb/helios"
 	"github.com/heliosdb/helios/internal/pgtest"
+	"github.com/heliosdb/helios/pool"
 )
 
 // open opens the cluster and closes the handle at the end of the test. Each
@@ -132,6 +133,9 @@ func kind(err error) string {
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pgErr.Code
+	}
+	if lost, ok := errors.AsType[*pool.LostError](err); ok {
+		return fmt.Sprintf("connection lost, sent %t", lost.Sent)
 	}
 	return err.Error()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -59,6 +60,7 @@ type Conn struct {
 
 	describing *pgconn.StatementDescription // takes the parameter types while a statement is described
 	row        [][]byte                     // the row Next found
+	in         inbox                        // what comes from the server
 
 	call  Call
 	watch watch
@@ -109,6 +111,11 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 		}
 		return w, nil
 	}
+	build := config.BuildFrontend
+	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		c.in.from = r // the last one counts, which is of the connection that was made
+		return build(r, w)
+	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
@@ -131,6 +138,9 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 // from pgx.
 func (c *Conn) prepareSession(ctx context.Context, hook func(context.Context, *pgx.Conn) error) error {
 	if hook != nil {
+		if err := c.handOver(); err != nil {
+			return err
+		}
 		if err := hook(ctx, c.pgx); err != nil {
 			return fmt.Errorf("after-connect hook: %w", err)
 		}
@@ -138,12 +148,42 @@ func (c *Conn) prepareSession(ctx context.Context, hook func(context.Context, *p
 	return c.TakeBack(ctx)
 }
 
-// TakeBack makes sure that pgx does not read from the connection any more. A
-// write of pgx's that takes long starts a reader in the background, which stays
-// until something has come in.
+// TakeBack makes sure that pgx does not read from the connection any more, and
+// has nothing left that it has read. A write of pgx's that takes long starts a
+// reader in the background, which stays until something has come in.
 func (c *Conn) TakeBack(ctx context.Context) error {
-	if err := c.pg.SyncConn(ctx); err != nil {
+	err := c.emptyPgx()
+	if err == nil {
+		err = c.pg.SyncConn(ctx)
+	}
+	if err != nil && !c.pg.IsClosed() { // more came than it wants to wait for
+		if err = c.emptyPgx(); err == nil {
+			err = c.pg.SyncConn(ctx)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("taking the connection back from pgx: %w", err)
+	}
+	return nil
+}
+
+// emptyPgx takes what pgx has read and not used: what the server sent unasked,
+// behind an answer.
+func (c *Conn) emptyPgx() error {
+	for c.fe.ReadBufferLen() > 0 {
+		c.socket.SetReadDeadline(time.Now().Add(absorbTimeout)) //nolint:errcheck // the read fails instead
+		msg, err := c.fe.Receive()
+		c.socket.SetReadDeadline(time.Time{}) //nolint:errcheck // the next read fails instead
+		if err != nil {
+			return err
+		}
+		c.NewCall()
+		if err := c.take(msg); err != nil {
+			return err
+		}
+		if c.call.Fatal {
+			return c.call.Err
+		}
 	}
 	return nil
 }
@@ -152,10 +192,18 @@ func (c *Conn) TakeBack(ctx context.Context) error {
 // so might send a write to a replica.
 var errStrings = errors.New("standard_conforming_strings is off: set it to on for this role, this database or the server")
 
-// Pgx returns the pgx connection underneath, for what only pgx can do: COPY,
+// Pgx hands out the pgx connection underneath, for what only pgx can do: COPY,
 // large objects, the holder's own use. It must be idle when it is handed out
 // and when it comes back.
-func (c *Conn) Pgx() *pgx.Conn { return c.pgx }
+func (c *Conn) Pgx() (*pgx.Conn, error) { return c.pgx, c.handOver() }
+
+// handOver makes sure that nothing for pgx to read waits in a buffer of ours.
+func (c *Conn) handOver() error {
+	if !c.Absorb() || !c.in.empty() {
+		return errors.New("the connection cannot be handed to pgx: it is gone, or in the middle of a message")
+	}
+	return nil
+}
 
 // TypeMap returns the connection's types, the application's own among them.
 func (c *Conn) TypeMap() *pgtype.Map { return c.pgx.TypeMap() }
@@ -251,6 +299,14 @@ func (c *Conn) Abort(cause error) {
 	}
 }
 
+// Cause returns why the connection was given up.
+func (c *Conn) Cause() error {
+	if cause := c.cause.Load(); cause != nil {
+		return *cause
+	}
+	return net.ErrClosed
+}
+
 // Close says goodbye to the server and closes the socket. The holder calls it.
 func (c *Conn) Close() {
 	if c.fe != nil && !c.broken.Load() && c.owed == 0 {
@@ -267,8 +323,11 @@ const goodbye = 100 * time.Millisecond
 // Usable reports whether the connection may serve another statement: it was
 // not aborted, and no last words and no end of stream wait in its socket.
 func (c *Conn) Usable() bool {
-	return !c.broken.Load() && (c.wire == nil || c.wire.peek.quiet())
+	return !c.broken.Load() && (c.wire == nil || c.quiet())
 }
+
+// quiet reports whether nothing of the server waits to be read.
+func (c *Conn) quiet() bool { return c.in.empty() && c.wire.peek.quiet() }
 
 // absorbTimeout bounds the wait for the rest of a message that has begun to
 // arrive.
@@ -278,16 +337,16 @@ const absorbTimeout = 100 * time.Millisecond
 // and reports whether the session lives. It is for a connection that its holder
 // keeps; a connection on which something waits is not Usable.
 func (c *Conn) Absorb() bool {
-	for !c.broken.Load() && !c.wire.peek.quiet() {
+	for !c.broken.Load() && !c.quiet() {
 		c.socket.SetReadDeadline(time.Now().Add(absorbTimeout)) //nolint:errcheck // the read fails instead
-		msg, err := c.fe.Receive()
+		kind, body, err := c.in.next()
 		c.socket.SetReadDeadline(time.Time{}) //nolint:errcheck // the next read fails instead
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return true // less than a message, such as a record of TLS itself
 		}
 		if err == nil {
 			c.NewCall()
-			err = c.take(msg)
+			_, _, err = c.receive(kind, body)
 		}
 		if err == nil && c.call.Fatal {
 			err = c.call.Err

@@ -1,7 +1,9 @@
 package pool
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -30,32 +32,56 @@ func (c *Conn) Next(ctx context.Context) (Event, error) {
 		return EventEnd, nil
 	}
 	for {
-		msg, err := c.fe.Receive()
+		kind, body, err := c.in.next()
 		if err != nil {
 			return EventEnd, c.failure(ctx, err)
 		}
-		switch m := msg.(type) {
-		case *pgproto3.DataRow:
-			if c.takeRow(m) {
-				return EventRow, nil
-			}
-		case *pgproto3.RowDescription:
-			c.call.Fields = fieldDescriptions(m)
-			if c.current().kind == stepSimple {
-				return EventResult, nil
-			}
-		case *pgproto3.ReadyForQuery:
-			if c.takeReady(m) {
-				c.disarm()
-				return EventEnd, nil
-			}
+		event, found, err := c.receive(kind, body)
+		switch {
+		case err != nil:
+			c.Abort(err)
+			return EventEnd, c.failure(ctx, err)
+		case !found:
+		case event == EventEnd:
+			c.disarm()
+			return event, nil
 		default:
-			if err := c.take(msg); err != nil {
-				c.Abort(err)
-				return EventEnd, c.failure(ctx, err)
-			}
+			return event, nil
 		}
 	}
+}
+
+// receive takes one message. It reports whether it brings something for the
+// application, or the end.
+func (c *Conn) receive(kind byte, body []byte) (event Event, found bool, err error) {
+	switch kind {
+	case kindBindComplete, kindCloseComplete, kindNoData:
+	case kindParseComplete:
+		c.takeParsed()
+	case kindDataRow:
+		found, err = c.takeRow(body)
+		return EventRow, found, err
+	case kindCommandComplete:
+		c.takeComplete(bytes.TrimSuffix(body, []byte{0}))
+	case kindEmptyQuery:
+		c.takeComplete(nil)
+	case kindReady:
+		if len(body) != 1 {
+			return EventEnd, false, errors.New("the server sent an odd ReadyForQuery")
+		}
+		return EventEnd, c.takeReady(body[0]), nil
+	default:
+		msg, err := decode(kind, body)
+		if err != nil {
+			return EventEnd, false, err
+		}
+		if m, ok := msg.(*pgproto3.RowDescription); ok {
+			c.call.Fields = fieldDescriptions(m)
+			return EventResult, c.current().kind == stepSimple, nil
+		}
+		return EventEnd, false, c.take(msg)
+	}
+	return EventEnd, false, nil
 }
 
 // Drain reads the call to its end and drops the rows.
@@ -80,22 +106,26 @@ func (c *Conn) current() step {
 }
 
 // takeRow sorts a row and reports whether it is the application's.
-func (c *Conn) takeRow(m *pgproto3.DataRow) bool {
-	switch s := c.current(); s.kind {
-	case stepHelper:
-		c.takeHelperRow(s.helper, m.Values)
-		return false
-	case stepMain, stepSimple:
-		c.row = m.Values
-		return true
-	case stepBegin, stepSync:
+func (c *Conn) takeRow(body []byte) (bool, error) {
+	s := c.current()
+	if s.kind == stepBegin || s.kind == stepSync {
+		return false, nil
 	}
-	return false
+	row, err := readRow(c.row, body)
+	if err != nil {
+		return false, err
+	}
+	c.row = row
+	if s.kind == stepHelper {
+		c.takeHelperRow(s.helper, row)
+		return false, nil
+	}
+	return true, nil
 }
 
 // takeReady passes a Sync and reports whether it was the last one.
-func (c *Conn) takeReady(m *pgproto3.ReadyForQuery) bool {
-	c.txStatus = m.TxStatus
+func (c *Conn) takeReady(txStatus byte) bool {
+	c.txStatus = txStatus
 	c.owed--
 	r := &c.call
 	for r.at < r.n {
@@ -109,15 +139,9 @@ func (c *Conn) takeReady(m *pgproto3.ReadyForQuery) bool {
 	return c.owed == 0
 }
 
-// take handles every other message.
+// take handles the messages that are rare.
 func (c *Conn) take(msg pgproto3.BackendMessage) error {
 	switch m := msg.(type) {
-	case *pgproto3.CommandComplete:
-		c.takeComplete(m.CommandTag)
-	case *pgproto3.EmptyQueryResponse:
-		c.takeComplete(nil)
-	case *pgproto3.ParseComplete:
-		c.takeParsed()
 	case *pgproto3.ErrorResponse:
 		c.takeError(m)
 	case *pgproto3.NoticeResponse:

@@ -58,10 +58,16 @@ func (c *Conn) Restore(ctx context.Context, afterConnect func(context.Context, *
 // rollback ends an open transaction, whichever way it was begun.
 func (c *Conn) rollback(ctx context.Context) error {
 	if c.pg.TxStatus() != 'I' { // begun through Pgx: ended there, so that pgx knows
+		if err := c.handOver(); err != nil {
+			return err
+		}
 		if _, err := c.pg.Exec(ctx, "ROLLBACK").ReadAll(); err != nil {
 			return err
 		}
 		c.txStatus = 'I'
+		if err := c.TakeBack(ctx); err != nil {
+			return err
+		}
 	}
 	if c.txStatus == 'I' {
 		return nil
@@ -81,6 +87,9 @@ func (c *Conn) resetState(ctx context.Context) error {
 	}
 	c.ForgetAll()
 	*c.TypeMap() = *pgtype.NewMap() // which the session may have changed through Pgx
+	if err := c.handOver(); err != nil {
+		return err
+	}
 	return c.pgx.DeallocateAll(ctx) // pgx forgets its own as well
 }
 

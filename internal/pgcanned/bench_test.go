@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strconv"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/heliosdb/helios"
 	"github.com/heliosdb/helios/internal/pgcanned"
@@ -87,6 +90,47 @@ func BenchmarkCheck(b *testing.B) {
 				})
 			})
 		}
+	}
+}
+
+// BenchmarkServer is what of all the others is the server's own part, and no
+// driver's.
+func BenchmarkServer(b *testing.B) {
+	const position = "SELECT pg_current_wal_flush_lsn(), pg_current_wal_insert_lsn(), current_setting('synchronous_commit'), pg_walfile_name(pg_current_wal_insert_lsn())"
+	texts := []string{readSQL, "UPDATE users SET name = 'x' WHERE id = 1", "BEGIN", "COMMIT", position}
+	conn := dial(b, pgcanned.NewCluster(1), "n1")
+	answer := make([]byte, 1<<12)
+	ask := func(question []byte) {
+		if _, err := conn.Write(question); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := conn.Read(answer); err != nil {
+			b.Fatal(err)
+		}
+	}
+	ask(encode(b, &pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersion30}))
+	for i, text := range texts {
+		ask(encode(b, &pgproto3.Parse{Name: strconv.Itoa(i), Query: text}, &pgproto3.Sync{}))
+	}
+	for _, tt := range []struct {
+		name  string
+		texts []int // what is executed in one flush
+	}{{"read", []int{0}}, {"write", []int{1}}, {"write+token", []int{2, 1, 3, 4}}} {
+		var messages []pgproto3.FrontendMessage
+		for _, i := range tt.texts {
+			bind := &pgproto3.Bind{PreparedStatement: strconv.Itoa(i), ResultFormatCodes: []int16{1}}
+			if i == 0 {
+				bind.Parameters = [][]byte{{0, 0, 0, 1}}
+			}
+			messages = append(messages, bind, &pgproto3.Execute{})
+		}
+		question := encode(b, append(messages, &pgproto3.Sync{})...)
+		b.Run("answer="+tt.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				ask(question)
+			}
+		})
 	}
 }
 

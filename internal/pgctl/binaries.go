@@ -30,9 +30,9 @@ func (b Binaries) Major() int { return b.Version / 10000 }
 func (b Binaries) Program(name string) string { return filepath.Join(b.Dir, name) }
 
 // FindBinaries returns the first usable PostgreSQL among $HELIOS_PG_BIN, the
-// directories of $PATH, /usr/lib/postgresql, Homebrew and ~/.cache/helios-pg;
-// where one of the last three holds several, the newest. A directory is usable
-// if the user that would run the server can execute it.
+// directories of $PATH, /usr/lib/postgresql, Homebrew and helios-pg in ~/.cache or
+// /var/cache; where one of the last three holds several, the newest. A directory
+// is usable if the user that would run the server can execute it.
 //
 // If $HELIOS_PG_BIN is set, nothing else is tried. If there is none, the error
 // is [ErrNoPostgres].
@@ -86,13 +86,15 @@ func homebrewDirs() []string {
 	return append(glob("/opt/homebrew/opt/postgresql*/bin"), glob("/usr/local/opt/postgresql*/bin")...)
 }
 
+// cacheDirs returns where scripts/get-postgres unpacks, and where others may.
 func cacheDirs() []string {
+	dirs := glob("/var/cache/helios-pg/*/usr/lib/postgresql/*/bin")
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return nil
+		return dirs
 	}
 	cache := filepath.Join(home, ".cache", "helios-pg")
-	return append(glob(filepath.Join(cache, "*/usr/lib/postgresql/*/bin")), glob(filepath.Join(cache, "*/bin"))...)
+	return slices.Concat(glob(filepath.Join(cache, "*/usr/lib/postgresql/*/bin")), glob(filepath.Join(cache, "*/bin")), dirs)
 }
 
 func glob(pattern string) []string {

@@ -49,6 +49,18 @@ func TestClusterOfContainersFailsOverAndTakesTheOldPrimaryBack(t *testing.T) {
 	}
 }
 
+func TestContainersSpeakTLS(t *testing.T) {
+	requireDocker(t)
+	ctx, c := pgtest.Context(t), pgtest.New(t, pgtest.Options{Replicas: 1, TLS: true})
+	for _, n := range c.Nodes {
+		encrypted, err := pgtest.Value[bool](ctx, n, "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE client_port > 0")
+		pgtest.OK(t, err)
+		if !encrypted {
+			t.Errorf("%s has connections that are not encrypted", n.Name)
+		}
+	}
+}
+
 func TestVerbsReachContainers(t *testing.T) {
 	requireDocker(t)
 	ctx, c := pgtest.Context(t), pgtest.New(t, pgtest.Options{Replicas: 1, Settings: map[string]string{"cluster_name": "it's"}})

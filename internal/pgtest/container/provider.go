@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"sync"
 
@@ -40,6 +41,10 @@ func (provider) Fleet(ctx context.Context) (pgtest.Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
+	listen, err := listenAddr(ctx)
+	if err != nil {
+		return nil, errors.Join(err, docker.Close())
+	}
 	net, err := network.New(ctx)
 	if err != nil {
 		return nil, errors.Join(err, docker.Close())
@@ -47,8 +52,26 @@ func (provider) Fleet(ctx context.Context) (pgtest.Fleet, error) {
 	return &fleet{
 		docker: docker,
 		net:    net,
+		listen: listen,
 		image:  cmp.Or(os.Getenv("HELIOS_TEST_IMAGE"), "postgres:17"),
 	}, nil
+}
+
+// listenAddr returns where servers, which take everybody, are reached: nowhere
+// but on this machine if that is where the engine runs.
+func listenAddr(ctx context.Context) (all netip.Addr, err error) {
+	docker, err := testcontainers.NewDockerProvider()
+	if err != nil {
+		return all, err
+	}
+	host, err := docker.DaemonHost(ctx)
+	if err = errors.Join(err, docker.Close()); err != nil {
+		return all, err
+	}
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+		return netip.MustParseAddr("127.0.0.1"), nil
+	}
+	return all, nil
 }
 
 // fleet is the containers of one cluster on a network of their own, on which
@@ -56,6 +79,7 @@ func (provider) Fleet(ctx context.Context) (pgtest.Fleet, error) {
 type fleet struct {
 	docker *testcontainers.DockerClient
 	net    *testcontainers.DockerNetwork
+	listen netip.Addr // of the engine's machine; invalid for all it has
 	image  string
 
 	mu      sync.Mutex

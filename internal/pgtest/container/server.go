@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -79,8 +80,13 @@ func (s *server) create(ctx context.Context, upstream pgtest.Server) error {
 			NetworkAliases: map[string][]string{s.fleet.net.Name: {s.spec.Name}},
 			ConfigModifier: func(c *container.Config) { c.User = "postgres" },
 			HostConfigModifier: func(h *container.HostConfig) {
+				// The engine asks elsewhere for the name of a dead server, and a
+				// promotion waits for the answer: nobody is there to ask, and
+				// the wait is not the usual ten seconds.
+				h.DNS = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+				h.DNSOptions = []string{"timeout:1", "attempts:1"}
 				h.PortBindings = network.PortMap{
-					network.MustParsePort(serverPort): {{HostPort: strconv.Itoa(s.port)}},
+					network.MustParsePort(serverPort): {{HostIP: s.fleet.listen, HostPort: strconv.Itoa(s.port)}},
 				}
 			},
 		},
