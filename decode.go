@@ -16,31 +16,32 @@ type columns struct {
 	fields []pgconn.FieldDescription
 	names  []string
 	read   []reader
-	types  *pgtype.Map
+	types  []*pgtype.Type // nil for a type that the connection does not know
 }
 
 // reader turns the bytes of a column, which are not NULL and only lent, into a
 // value of its own.
 type reader func(src []byte) (driver.Value, error)
 
-// newColumns returns the reader of fields.
+// newColumns returns the reader of fields. What rows may be asked about their
+// columns is found in types at once: later the connection may be somebody else's.
 func newColumns(fields []pgconn.FieldDescription, types *pgtype.Map) *columns {
-	c := &columns{fields: fields, types: types, names: make([]string, len(fields)), read: make([]reader, len(fields))}
+	n := len(fields)
+	c := &columns{fields: fields, names: make([]string, n), read: make([]reader, n), types: make([]*pgtype.Type, n)}
 	for i, f := range fields {
 		c.names[i] = f.Name
-		c.read[i] = readerOf(f, types)
+		c.types[i], _ = types.TypeForOID(f.DataTypeOID)
+		c.read[i] = readerOf(f, c.types[i], types)
 	}
 	return c
 }
 
 // readerOf returns the reader of a column. The application's own codec for a type
 // goes before ours.
-func readerOf(f pgconn.FieldDescription, types *pgtype.Map) reader {
-	if f.Format == pgtype.BinaryFormatCode {
-		if ours, ok := readBinary[f.DataTypeOID]; ok {
-			if t, ok := types.TypeForOID(f.DataTypeOID); ok && t.Codec == ours.codec {
-				return ours.read
-			}
+func readerOf(f pgconn.FieldDescription, t *pgtype.Type, types *pgtype.Map) reader {
+	if f.Format == pgtype.BinaryFormatCode && t != nil {
+		if ours, ok := readBinary[f.DataTypeOID]; ok && t.Codec == ours.codec {
+			return ours.read
 		}
 	}
 	return readByType(types, f.DataTypeOID, f.Format)

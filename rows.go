@@ -190,7 +190,7 @@ func (r *cursor) NextResultSet() error {
 // ColumnTypeDatabaseTypeName implements driver.RowsColumnTypeDatabaseTypeName:
 // the type's name in upper case, or its OID where pgx does not know it.
 func (r *cursor) ColumnTypeDatabaseTypeName(i int) string {
-	if t, ok := r.columns.types.TypeForOID(r.field(i).DataTypeOID); ok {
+	if t := r.columns.types[i]; t != nil {
 		return strings.ToUpper(t.Name)
 	}
 	return strconv.FormatUint(uint64(r.field(i).DataTypeOID), 10)

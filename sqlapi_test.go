@@ -148,6 +148,41 @@ func TestTheTypesOfColumnsAreKnown(t *testing.T) {
 	})
 }
 
+// Rows that have ended have given their connection back, and know their columns
+// all the same: not what somebody else makes of the connection meanwhile.
+func TestTheTypesOfColumnsAreThoseOfTheirOwnTime(t *testing.T) {
+	play(t, 1, rare+"&pool_max_conns=1", func(s *stage) {
+		empty := everyType()
+		empty.Rows = nil
+		s.Handle("SELECT * FROM types", empty)
+		rows, err := s.db.Query("SELECT * FROM types")
+		if err != nil {
+			s.Fatal(err)
+		}
+		defer rows.Close()
+		conn := s.session()
+		defer conn.Close()
+		err = conn.Raw(func(dc any) error {
+			c, err := dc.(*Conn).PgxConn(s.Context())
+			if err != nil {
+				return err
+			}
+			c.TypeMap().RegisterType(&pgtype.Type{Name: "somebody's", OID: 99999, Codec: pgtype.TextCodec{}})
+			return nil
+		})
+		if err != nil {
+			s.Fatal(err)
+		}
+		types, err := rows.ColumnTypes()
+		if err != nil {
+			s.Fatal(err)
+		}
+		if got := types[len(types)-1].DatabaseTypeName(); got != "99999" {
+			s.Errorf("the type is %s, want 99999", got)
+		}
+	})
+}
+
 func TestNULLIsScannedAsNothing(t *testing.T) {
 	play(t, 1, rare, func(s *stage) {
 		reply := everyType()
