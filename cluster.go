@@ -229,6 +229,9 @@ func (c *Cluster) heard(name string, err error) {
 	if err == nil && v.Role == topology.RoleReplica && v.State == topology.StateUp && v.OnTimeline(view.Timeline) &&
 		asked.UnixNano() > n.dialed.Load() { // before that the node may have been made again
 		n.load.SawReplay(v.ReplayLSN)
+		if asked.UnixNano() <= n.dialed.Load() { // a connection was made at this moment
+			n.load.ResetReplay(0)
+		}
 	}
 }
 

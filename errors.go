@@ -55,17 +55,20 @@ type RouteError struct {
 
 // Error names the node and what happened there.
 func (e *RouteError) Error() string {
-	if e.Node == "" {
-		return fmt.Sprintf("helios: %v", e.Err)
+	text := strings.TrimPrefix(strings.ReplaceAll(e.Err.Error(), ": helios: ", ": "), "helios: ") // it is said once
+	if e.Node == "" || strings.HasPrefix(text, "node "+e.Node+": ") {
+		return "helios: " + text
 	}
-	return fmt.Sprintf("helios: node %s: %v", e.Node, e.Err)
+	return "helios: node " + e.Node + ": " + text
 }
 
 // Unwrap returns what happened.
 func (e *RouteError) Unwrap() error { return e.Err }
 
 // SafeToRetry reports whether the statement behind err certainly had no
-// effect, so that it may be sent again, to this node or another.
+// effect, so that it may be sent again, to this node or another. False means that
+// nobody says so: the error may be PostgreSQL's own, or database/sql's, or the
+// statement may have been sent. A read may be sent again whatever it says.
 func SafeToRetry(err error) bool {
 	if errors.Is(err, ErrNotCommitted) {
 		return true

@@ -298,6 +298,25 @@ func TestAReplicaThatCameBackIsGivenReadsLittleByLittle(t *testing.T) {
 	})
 }
 
+func TestAnErrorSaysOnceAndOnOneLineWhatIsWrong(t *testing.T) {
+	play(t, 1, "failover_wait=1s", func(s *stage) {
+		s.exec(s.Context(), s.db, insert)
+		s.Node(1).Kill()
+		time.Sleep(5 * time.Second)
+		_, err := s.db.Exec(insert)
+		s.wantError("Exec", err, ErrNoPrimary)
+		text := err.Error()
+		for _, once := range []string{"helios: ", "node n1:5432: ", "connection refused"} {
+			if n := strings.Count(text, once); n != 1 {
+				s.Errorf("%q says %q %d times", text, once, n)
+			}
+		}
+		if strings.ContainsAny(text, "\n\t") {
+			s.Errorf("%q has more than a line", text)
+		}
+	})
+}
+
 func TestTheContextEndsTheWaitForAPrimary(t *testing.T) {
 	play(t, 2, "", func(s *stage) {
 		s.Node(1).Kill()

@@ -100,7 +100,7 @@ func (r *run) elsewhere(ctx context.Context, t *tries, why error) error {
 	}
 	t.stalls++
 	if c.routes.Load().guess && !errors.Is(why, ErrNoPrimary) {
-		why = &RouteError{Node: r.place.node.name, Sent: !unsentError(why), Err: fmt.Errorf("%w: %w", ErrNoPrimary, why)}
+		why = &RouteError{Sent: !unsentError(why), Err: fmt.Errorf("%w: %w", ErrNoPrimary, why)}
 	}
 	return c.wait(ctx, t, c.routes.Load().replaced, why)
 }

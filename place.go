@@ -418,7 +418,7 @@ func (c *Cluster) wait(ctx context.Context, t *tries, changed <-chan struct{}, w
 		c.prober.Kick("") // what is missing may be there, and not known yet
 	}
 	if !now.Before(t.deadline) {
-		if t.last != nil {
+		if t.last != nil && !errors.Is(why, t.last) {
 			return fmt.Errorf("%w (last attempt: %w)", why, t.last)
 		}
 		return why

@@ -19,6 +19,7 @@ type lostWrite struct {
 	id      pool.Identity
 	session *Session // whose token moves if it was committed
 	own     bool     // it may have had a synchronous_commit of its own
+	open    error    // why it will never be known; nil if it may be, or is
 	absent  *history // from which it is known to be absent; nil if its own server gave it up
 }
 
@@ -36,6 +37,9 @@ func (h *history) shown(n *node, r *routes) bool {
 // errOtherHistory says that what one primary had lost the next one may have: it
 // need not have followed that one.
 var errOtherHistory = errors.New("the primary that surely lacked the transaction was replaced before the statement was sent again")
+
+// errCrashed says that a server may have given the number of the transaction away.
+var errCrashed = errors.New("nobody can know: the server has crashed or was restarted since, and came back on its timeline")
 
 // verdict is what became of a transaction.
 type verdict uint8
@@ -56,6 +60,9 @@ func (v verdict) told(w *lostWrite, why error) error {
 	case undecided:
 	}
 	w.session.mayHaveWritten(true)
+	if w.open != nil {
+		why = fmt.Errorf("%w; %w", why, w.open)
+	}
 	return unknown(w.node.name, why)
 }
 
@@ -129,7 +136,8 @@ func (c *Cluster) interrogate(ctx context.Context, n *node, w *lostWrite, t *tri
 	case call.EndTag != "COMMIT" || call.Warned || call.CommitLSN == 0 || call.CommitTimeline < w.id.At.Timeline:
 		return undecided, true
 	case call.CommitTimeline == w.id.At.Timeline && call.Identity.Run != w.id.Run:
-		return undecided, false // it has crashed, and may have given the number away since
+		w.open = errCrashed
+		return undecided, false
 	case c.routes.Load().view.History.Holds(w.id.At, call.CommitTimeline) != wal.Kept:
 		return undecided, true // it was promoted a moment ago
 	}

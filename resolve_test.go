@@ -147,6 +147,21 @@ func TestASingleWriteWhoseCommitWasNotAnsweredIsResolved(t *testing.T) {
 	}
 }
 
+func TestASingleWriteIsResolvedHoweverItsPositionIsLearned(t *testing.T) {
+	for _, mode := range []string{"lazy", "off&consistency=eventual"} {
+		play(t, 2, "resolve=all&lsn="+mode, func(s *stage) {
+			err := losses["executed, and the server lives"].lose(s, func() error {
+				_, err := s.db.Exec(insert)
+				return err
+			})
+			if err != nil {
+				s.Errorf("lsn=%s: Exec = %v", mode, err)
+			}
+			s.wantTried(insert, 1)
+		})
+	}
+}
+
 func TestRowsOfAWriteThatWasResolvedAreHandedOut(t *testing.T) {
 	play(t, 2, "resolve=all", func(s *stage) {
 		s.Handle(returning, pgfake.Row(int64(7)))

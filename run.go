@@ -126,13 +126,16 @@ func (r *run) autocommit() frame {
 	if !q.writes() {
 		return frame{readLSN: r.place.learn != 0}
 	}
-	if r.session.cluster.config.LSN != LSNEager || r.place.node != r.session.cluster.routes.Load().primary {
+	config := r.session.cluster.config
+	eager, all := config.LSN == LSNEager, config.Resolve == ResolveAll
+	if !eager && !all || r.place.node != r.session.cluster.routes.Load().primary {
 		return frame{}
 	}
 	switch {
 	case q.stmt.Class <= router.Write && q.stmt.Count <= 1: // a read that a standby has refused is none
-		all := r.session.cluster.config.Resolve == ResolveAll
-		return frame{begin: "BEGIN", identify: all, durability: q.stmt.SetsLocal, end: pool.HelperCommit, committed: true}
+		return frame{begin: "BEGIN", identify: all, durability: eager && q.stmt.SetsLocal, end: pool.HelperCommit, committed: eager}
+	case !eager:
+		return frame{}
 	case q.stmt.TxControl:
 		return frame{} // a question inside somebody's transaction would take its snapshot
 	default:

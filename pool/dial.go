@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A DialError says that no connection to a node could be made. Nothing of any
@@ -18,7 +22,13 @@ type DialError struct {
 // Error returns the text, such as
 // "helios: node db1:5432: cannot connect: connection refused".
 func (e *DialError) Error() string {
-	return fmt.Sprintf("helios: node %s: cannot connect: %v", e.Node, e.Err)
+	text := strings.Join(strings.Fields(e.Err.Error()), " ") // pgx's own has several lines
+	if op, ok := errors.AsType[*net.OpError](e.Err); ok {
+		text = op.Error()
+	} else if refused, ok := errors.AsType[*pgconn.PgError](e.Err); ok {
+		text = refused.Error()
+	}
+	return "helios: node " + e.Node + ": cannot connect: " + text
 }
 
 // Unwrap returns what Dial failed with.

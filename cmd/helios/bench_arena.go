@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/heliosdb/helios"
@@ -158,7 +159,11 @@ func (a *arena) look(ctx context.Context) error {
 	}
 	status := a.cluster.Status()
 	if status.Primary == "" {
-		return errors.New("no node is a primary that takes writes; helios ping says more")
+		var reasons []string
+		for _, n := range status.Nodes {
+			reasons = append(reasons, strings.TrimSpace(n.Name+" is "+n.State+" "+n.Reason))
+		}
+		return fmt.Errorf("no node is a primary that takes writes: %s; helios ping says more", strings.Join(reasons, "; "))
 	}
 	for i := range status.Nodes {
 		n := &status.Nodes[i]
