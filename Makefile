@@ -41,7 +41,7 @@ test: ## run every test with the race detector (PKG=, RUN=, TIMEOUT=)
 	@scripts/test
 
 .PHONY: test-versions
-test-versions: ## tell the integration stories to PostgreSQL 13, 17 and 18, and over TLS (VERSIONS=, RUN=, SHORT=no)
+test-versions: ## tell the integration stories to PostgreSQL 13, 17 and 18, and over TLS (VERSIONS=, RUN=, SHORT=no, RACE=yes)
 	@scripts/test-versions
 
 .PHONY: test-containers

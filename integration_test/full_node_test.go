@@ -54,7 +54,9 @@ func TestANodeWhoseConnectionsAreTakenIsNotDown(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := pgtest.New(t, pgtest.Options{Replicas: 2, Settings: limit.settings})
 			ctx := pgtest.Context(t)
-			for _, sql := range []string{"CREATE ROLE hog LOGIN", "CREATE ROLE app LOGIN", "CREATE TABLE t (id int)", "GRANT ALL ON t TO app", limit.role} {
+			pgtest.OK(t, c.CreateUser(ctx, "hog", ""))
+			pgtest.OK(t, c.CreateUser(ctx, "app", ""))
+			for _, sql := range []string{"CREATE TABLE t (id int)", "GRANT ALL ON t TO app", limit.role} {
 				pgtest.OK(t, c.Primary().Exec(ctx, sql))
 			}
 			pgtest.OK(t, c.WaitCaughtUp(ctx))

@@ -154,7 +154,8 @@ func pastTheFork(t *testing.T, attributes string) {
 	c := pgtest.New(t, pgtest.Options{Replicas: 2})
 	ctx := pgtest.Context(t)
 	next, astray := c.Nodes[1], c.Nodes[2]
-	for _, sql := range []string{"CREATE USER app " + attributes, "CREATE TABLE t (id int)", "GRANT ALL ON t TO app"} {
+	pgtest.OK(t, c.CreateUser(ctx, "app", attributes))
+	for _, sql := range []string{"CREATE TABLE t (id int)", "GRANT ALL ON t TO app"} {
 		pgtest.OK(t, c.Primary().Exec(ctx, sql))
 	}
 	pgtest.OK(t, c.WaitCaughtUp(ctx))

@@ -20,12 +20,13 @@ import (
 // inTheClear asks a server for the application names of all who came over the
 // network without TLS.
 const inTheClear = `SELECT coalesce(string_agg(application_name, ', '), '')
-	FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE client_port > 0 AND NOT ssl`
+	FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE client_port > 0 AND state <> 'starting' AND NOT ssl`
 
 // ofHelios asks a server for the application names of the driver's connections,
-// of those that ask what the node is, too.
+// of those that ask what the node is, too. PostgreSQL 18 shows backends that do not
+// know yet who comes.
 const ofHelios = `SELECT array_agg(DISTINCT application_name ORDER BY application_name)
-	FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'pgtest'`
+	FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'pgtest' AND state <> 'starting'`
 
 // With a DSN that demands TLS, every connection of the driver to every node is
 // encrypted, through proxies and after a failover as well.
