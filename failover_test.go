@@ -285,8 +285,9 @@ func TestAStatementOnANodeThatIsDownIsNotLeftWaiting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			play(t, 1, "failover_wait=1s", func(s *stage) {
 				const probe = "SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN NOT*"
-				s.Node(1).Inject(probe, 0, pgfake.Fault{Hang: true})
+				answerProbes := s.Node(1).Inject(probe, 0, pgfake.Fault{Hang: true})
 				defer s.Node(1).Reset() // what hangs there notices no end
+				defer answerProbes()
 				time.Sleep(5 * time.Second)
 				s.exec(s.Context(), s.db, insert)
 				s.Node(1).Inject("UPDATE*", 1, pgfake.Fault{Delay: 4 * time.Second})
