@@ -437,8 +437,8 @@ func parseAddress(address string) (Host, error) {
 }
 
 // RemoveReplica takes a node out of the cluster: it gets no new statements at
-// once, and is closed when those under way have ended or ctx ends. The primary
-// cannot be removed.
+// once, and is closed when those under way have ended or ctx ends; a node that is
+// down is not waited for. The primary cannot be removed.
 func (c *Cluster) RemoveReplica(ctx context.Context, name string) error {
 	routes := c.routes.Load()
 	n := routes.byName[name]
@@ -455,6 +455,9 @@ func (c *Cluster) RemoveReplica(ctx context.Context, name string) error {
 	delete(c.nodes, n.name)
 	c.rebuildLocked(c.board.Peek())
 	c.mu.Unlock()
+	if n.down.Load() { // nobody looks at it any more
+		n.pool.Fence(unsent(n.name, errors.New("node is down and was removed")))
+	}
 	err := n.drain(ctx)
 	n.close()
 	return err

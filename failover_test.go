@@ -228,6 +228,37 @@ func TestWithoutAPrimaryReadsWaitOnlyForWhatWasAcknowledged(t *testing.T) {
 	}
 }
 
+// Nobody probes a node that was removed, and nobody would cut what it leaves
+// unanswered.
+func TestTheRemovalOfASilentReplicaWaitsForNobody(t *testing.T) {
+	play(t, 3, "", func(s *stage) {
+		s.node(Node(s.Context(), "n2"), s.db)
+		s.Node(2).Inject(where, 0, pgfake.Fault{Hang: true})
+		s.Node(3).Inject(where, 0, pgfake.Fault{Delay: trip})
+		reads := make(chan error, 8)
+		for range cap(reads) {
+			go func() { reads <- s.db.QueryRow(where).Scan(new(string)) }()
+		}
+		time.Sleep(trip / 2)
+		s.Node(2).BlackHole()
+		for s.cluster.Status().Nodes[1].State != "down" {
+			time.Sleep(10 * time.Millisecond)
+		}
+		begun := time.Now()
+		if err := s.cluster.RemoveReplica(s.Context(), "n2"); err != nil {
+			s.Error(err)
+		}
+		for range cap(reads) {
+			if err := <-reads; err != nil {
+				s.Errorf("a read that was under way = %v", err)
+			}
+		}
+		if took := time.Since(begun); took > 10*trip {
+			s.Errorf("the removal took %v", took)
+		}
+	})
+}
+
 // When no node answers probes statements try all the same. One that is left
 // without a word for long is given up, however often the node was fenced before.
 func TestAStatementOnANodeThatIsDownIsNotLeftWaiting(t *testing.T) {
@@ -254,8 +285,9 @@ func TestAStatementOnANodeThatIsDownIsNotLeftWaiting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			play(t, 1, "failover_wait=1s", func(s *stage) {
 				const probe = "SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN NOT*"
-				s.Node(1).Inject(probe, 0, pgfake.Fault{Hang: true})
+				answerProbes := s.Node(1).Inject(probe, 0, pgfake.Fault{Hang: true})
 				defer s.Node(1).Reset() // what hangs there notices no end
+				defer answerProbes()
 				time.Sleep(5 * time.Second)
 				s.exec(s.Context(), s.db, insert)
 				s.Node(1).Inject("UPDATE*", 1, pgfake.Fault{Delay: 4 * time.Second})
