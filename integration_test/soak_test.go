@@ -65,7 +65,7 @@ func TestSoak(t *testing.T) {
 	}
 	s.book.audit(t, s.Primary(), time.Now())
 	s.book.report(t, life, s.known.Stats())
-	s.gauges.flat(t)
+	s.gauges.flat(t, life >= settled)
 	if t.Failed() {
 		listNodes(t, s.known)
 	}
