@@ -1,0 +1,278 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/heliosdb/helios"
+	"github.com/heliosdb/helios/internal/replication"
+	"github.com/heliosdb/helios/wal/relay"
+)
+
+// walRelayCommand runs one relay.
+func walRelayCommand() command {
+	return command{
+		name:    "wal relay",
+		args:    "--source DSN",
+		summary: "stream WAL from one server to any number of standbys",
+		about: `DSN is the server to follow: postgres://repl@db1:5432, a list of hosts of which
+the primary is taken, another relay, or helios://repl@db1,db2,db3. The user needs
+the REPLICATION attribute. A password is better left out of it: PGPASSWORD and the
+password file are read as usual.
+
+A standby streams through the relay when its primary_conninfo names it; behind it
+name the primary, so that the standby goes there when the relay is away:
+
+  primary_conninfo = 'host=relay,db1 port=5433,5432 user=repl application_name=s1'
+  wal_retrieve_retry_interval = 500ms
+
+From a source that is a relay itself the WAL comes in LZ4 frames. --acknowledge
+says what the source is told, and with it what a synchronous commit waits for
+when synchronous_standby_names lists --name: none, receipt (what has arrived, as
+written; with --spool_dir what is on disk, as flushed), or 'ANY 1 (s1, s2)'.
+
+Without --users only this machine may subscribe, and anybody on it. A line of that
+file is a name and the verifier that pg_authid.rolpassword has, or a password.
+
+It runs until it is interrupted. "helios wal stats" asks it how it is.`,
+		flags: func(fs *flag.FlagSet) action {
+			w := &walRelay{cfg: relay.DefaultConfig()}
+			fs.StringVar(&w.source, "source", "", "`DSN` of the server to follow")
+			fs.StringVar(&w.listen, "listen", "127.0.0.1:5433", "`ADDR` to serve standbys on, host:port")
+			fs.StringVar(&w.cfg.Name, "name", w.cfg.Name, "application_`NAME` at the source")
+			fs.Var((*byteSize)(&w.cfg.BufferSize), "wal_buffer_size", "`SIZE` of the WAL kept in memory; it is taken as it is needed")
+			fs.Var((*byteSize)(&w.batch), "wal_batch_size", "`SIZE` of the WAL in one frame to another relay, at most")
+			fs.BoolVar(&w.cfg.Compression, "enable_compression", w.cfg.Compression, "ask a source that is a relay for LZ4")
+			fs.StringVar(&w.cfg.WALDir, "wal_dir", "", "`DIR` pg_wal of a server on this machine, to read older WAL from")
+			fs.StringVar(&w.cfg.SpoolDir, "spool_dir", "", "`DIR` to keep WAL in; nothing is kept if it is empty")
+			fs.Var((*byteSize)(&w.cfg.Keep), "wal_keep", "`SIZE` of what is kept there")
+			fs.TextVar(&w.cfg.Acknowledge, "acknowledge", w.cfg.Acknowledge, "`WHAT` the source is told")
+			fs.StringVar(&w.cfg.Slot, "slot", "", "`NAME` of a slot at the source that holds WAL for the standbys; it is made if it is missing")
+			fs.Var((*byteSize)(&w.cfg.SlotLimit), "slot_limit", "`SIZE` of the WAL it holds, at most")
+			fs.DurationVar(&w.cfg.SenderTimeout, "wal_sender_timeout", w.cfg.SenderTimeout, "`DURATION` after which a silent standby is disconnected")
+			fs.DurationVar(&w.cfg.SourceTimeout, "source_timeout", w.cfg.SourceTimeout, "`DURATION` after which a silent source is left")
+			fs.DurationVar(&w.cfg.OrphanTimeout, "orphan_timeout", w.cfg.OrphanTimeout, "`DURATION` without a source after which standbys are turned away")
+			fs.DurationVar(&w.cfg.ShutdownGrace, "shutdown_grace", w.cfg.ShutdownGrace, "`DURATION` that the source's shutdown waits for acknowledgements")
+			fs.DurationVar(&w.cfg.LagProbe, "lag_probe", w.cfg.LagProbe, "`DURATION` between two questions to a standby that has not applied everything")
+			fs.StringVar(&w.users, "users", "", "`FILE` of who may subscribe")
+			fs.StringVar(&w.cert, "tls_cert", "", "`FILE` with the certificate for standbys that want TLS")
+			fs.StringVar(&w.key, "tls_key", "", "`FILE` with its key")
+			fs.StringVar(&w.clientCA, "tls_client_ca", "", "`FILE` with the authority of client certificates")
+			fs.BoolVar(&w.cfg.RequireTLS, "require_tls", false, "refuse who does not speak TLS")
+			fs.BoolVar(&w.quiet, "quiet", false, "log warnings and errors only")
+			return w.run
+		},
+	}
+}
+
+// walRelay is one run of the command.
+type walRelay struct {
+	cfg                   relay.Config
+	batch                 int64
+	source, listen, users string
+	cert, key, clientCA   string
+	quiet                 bool
+}
+
+// run relays until ctx ends or the process is told to stop.
+func (w *walRelay) run(ctx context.Context, s streams, args []string) error {
+	if len(args) > 0 {
+		return usageError(fmt.Sprintf("wal relay: %q is not understood", args[0]), "helios help wal relay")
+	}
+	if err := w.configure(s.err); err != nil {
+		return &failure{code: exitUsage, err: fmt.Errorf("wal relay: %w", plain(err)), hint: "helios help wal relay"}
+	}
+	r, err := relay.New(w.cfg)
+	if err != nil {
+		return &failure{code: exitUsage, err: fmt.Errorf("wal relay: %w", err), hint: "helios help wal relay"}
+	}
+	listener, err := net.Listen("tcp", w.listen)
+	if err != nil {
+		return failed(fmt.Errorf("wal relay: %w", err), "choose another address with --listen")
+	}
+	if err := w.guard(listener); err != nil {
+		listener.Close() //nolint:errcheck // nobody was let in
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	w.cfg.Log.Info("relaying", "listen", listener.Addr().String(), "acknowledge", w.cfg.Acknowledge.String())
+	if err := r.Run(ctx, listener); ctx.Err() == nil {
+		return failed(fmt.Errorf("wal relay: %w", err), "")
+	}
+	return nil
+}
+
+// guard refuses to serve other machines without knowing whom.
+func (w *walRelay) guard(l net.Listener) error {
+	tcp, ok := l.Addr().(*net.TCPAddr)
+	if !ok || tcp.IP.IsLoopback() || len(w.cfg.Users) > 0 || w.cfg.TLS != nil && w.cfg.TLS.ClientCAs != nil {
+		return nil
+	}
+	return usageError(fmt.Sprintf("wal relay: %s can be reached from other machines, and anybody there would get the WAL", l.Addr()),
+		"say who may with --users, or with --tls_client_ca")
+}
+
+// configure makes a configuration of the flags.
+func (w *walRelay) configure(log io.Writer) error {
+	level := slog.LevelInfo
+	if w.quiet {
+		level = slog.LevelWarn
+	}
+	w.cfg.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level}))
+	if w.batch != 0 {
+		w.cfg.BatchSize = int(w.batch)
+	}
+	if w.source == "" {
+		return errors.New("no --source: say which server to follow")
+	}
+	var err error
+	if w.cfg.Source, err = walSource(w.source); err != nil {
+		return err
+	}
+	if w.users != "" {
+		if w.cfg.Users, err = readUsers(w.users); err != nil {
+			return err
+		}
+	}
+	return w.configureTLS()
+}
+
+// walSource makes of a DSN the servers that WAL may come from.
+func walSource(dsn string) ([]*pgconn.Config, error) {
+	if !strings.HasPrefix(dsn, "helios:") {
+		return relay.ParseSource(dsn)
+	}
+	cfg, err := helios.ParseDSN(dsn)
+	if err != nil {
+		return nil, err
+	}
+	var source []*pgconn.Config
+	for _, host := range cfg.Hosts {
+		conf, err := cfg.ConnConfig(host)
+		if err != nil {
+			return nil, err
+		}
+		source = append(source, &conf.Config)
+	}
+	return source, nil
+}
+
+// configureTLS reads the certificates.
+func (w *walRelay) configureTLS() error {
+	switch {
+	case w.cert == "" && w.key == "" && w.clientCA == "":
+		return nil
+	case w.cert == "" || w.key == "":
+		return errors.New("TLS needs both --tls_cert and --tls_key")
+	}
+	pair, err := tls.LoadX509KeyPair(w.cert, w.key)
+	if err != nil {
+		return err
+	}
+	w.cfg.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if w.clientCA == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(w.clientCA)
+	if err != nil {
+		return err
+	}
+	w.cfg.TLS.ClientCAs = x509.NewCertPool()
+	if !w.cfg.TLS.ClientCAs.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("%s holds no certificate", w.clientCA)
+	}
+	w.cfg.TLS.ClientAuth = tls.VerifyClientCertIfGiven
+	return nil
+}
+
+// readUsers reads lines of a name and a verifier or password. Quotes around
+// either are left out, so that pgbouncer's userlist.txt can be read.
+func readUsers(name string) (map[string]replication.Verifier, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	users := make(map[string]replication.Verifier)
+	in := bufio.NewScanner(f)
+	for n := 1; in.Scan(); n++ {
+		line := strings.TrimSpace(in.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		user, secret, _ := strings.Cut(line, " ")
+		user, secret = strings.Trim(user, `"`), strings.Trim(strings.TrimSpace(secret), `"`)
+		if user == "" || secret == "" {
+			return nil, fmt.Errorf("%s: line %d has not both a name and a verifier", name, n)
+		}
+		verifier, err := verifierOf(secret)
+		if err != nil {
+			return nil, fmt.Errorf("%s: line %d: the verifier of %s is not understood", name, n, user)
+		}
+		users[user] = verifier
+	}
+	if err := in.Err(); err != nil {
+		return nil, err
+	}
+	if len(users) == 0 {
+		return nil, fmt.Errorf("%s names nobody", name)
+	}
+	return users, nil
+}
+
+func verifierOf(secret string) (replication.Verifier, error) {
+	if strings.HasPrefix(secret, "SCRAM-SHA-256$") {
+		return replication.ParseVerifier(secret)
+	}
+	return replication.NewVerifier(secret)
+}
+
+// byteSize is a number of bytes as PostgreSQL writes it: 64kB, 16MB, 1GB.
+type byteSize int64
+
+var byteUnits = []struct {
+	name  string
+	bytes int64
+}{{"TB", 1 << 40}, {"GB", 1 << 30}, {"MB", 1 << 20}, {"kB", 1 << 10}, {"B", 1}}
+
+func (b *byteSize) String() string {
+	for _, u := range byteUnits {
+		if n := int64(*b); n != 0 && n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(*b), 10)
+}
+
+// Set reads a size.
+func (b *byteSize) Set(text string) error {
+	number, unit := text, int64(1)
+	for _, u := range byteUnits {
+		if n := len(text) - len(u.name); n > 0 && strings.EqualFold(text[n:], u.name) {
+			number, unit = strings.TrimSpace(text[:n]), u.bytes
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > (1<<62)/unit {
+		return fmt.Errorf("%q is not a size; write 64kB, 16MB or 1GB", text)
+	}
+	*b = byteSize(n * unit)
+	return nil
+}

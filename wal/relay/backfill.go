@@ -1,0 +1,221 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/heliosdb/helios/internal/replication"
+	"github.com/heliosdb/helios/internal/walfile"
+	"github.com/heliosdb/helios/wal"
+)
+
+// A backfill serves one subscriber with WAL that is older than the buffer: from
+// files while they have it, else from a session of its own with the source.
+type backfill struct {
+	st     *stream
+	buf    []byte // maxMessage bytes
+	files  []*walfile.Dir
+	client *replication.Client // not nil while it streams from the source
+	frames bool                // the source is a relay
+	reader frameReader
+	at     wal.LSN // what client sends next
+	slot   bool    // it holds one of Relay.backfills
+}
+
+var backfillBuffers = sync.Pool{New: func() any { return new([maxMessage]byte) }}
+
+// fill sends the subscriber some of the WAL from from on, up to end, that is not
+// in the buffer.
+func (st *stream) fill(ctx context.Context, b *branch, from, end wal.LSN) error {
+	if st.behind == nil {
+		st.behind = &backfill{st: st, buf: backfillBuffers.Get().(*[maxMessage]byte)[:], files: st.r.dirs}
+		st.r.log.Info("a subscriber is older than the buffer", "name", st.s.sub.name, "at", from, "buffer", st.r.buffer.Tail())
+	}
+	end = min(end, st.r.buffer.Head())
+	if sent, err := st.behind.fromFiles(b, from, end); sent || err != nil {
+		return err
+	}
+	return st.behind.fromSource(ctx, from, end)
+}
+
+// close gives back what the backfill holds.
+func (f *backfill) close() {
+	f.leaveSource()
+	backfillBuffers.Put((*[maxMessage]byte)(f.buf))
+	f.st.behind = nil
+}
+
+// fromFiles sends a message's worth from disk, and reports whether it could.
+func (f *backfill) fromFiles(b *branch, from, end wal.LSN) (bool, error) {
+	for _, dir := range f.files {
+		most := min(wal.LSN(len(f.buf)), end-from) //nolint:gosec // positive
+		n, err := dir.ReadAt(f.buf[:most], from, b.owners(from)...)
+		if err != nil || n == 0 {
+			if err != nil && !errors.Is(err, walfile.ErrNotKept) {
+				f.st.r.log.Warn("WAL on disk is not used", "dir", dir.Path(), "at", from, "error", err)
+			}
+			continue
+		}
+		f.leaveSource()
+		to := from + wal.LSN(n) //nolint:gosec // positive
+		if to < end {
+			to &^= pageSize - 1 // records are split at page boundaries only
+		}
+		if to <= from {
+			continue
+		}
+		return true, f.st.deliver(from, f.buf[:to-from], StateBackfill)
+	}
+	return false, nil
+}
+
+// handover is how far into the buffer a subscriber is carried before it is left
+// to it: the tail moves on while it is being handed over.
+const handover = 4 << 20
+
+// fromSource has the source send the WAL from from on, and sends it on until the
+// subscriber stands well inside the buffer.
+func (f *backfill) fromSource(ctx context.Context, from, end wal.LSN) error {
+	if err := f.enterSource(ctx, from); err != nil {
+		return err
+	}
+	defer f.leaveSource()
+	buffer := f.st.r.buffer
+	for f.at < end && f.at < min(buffer.Tail()+min(handover, wal.LSN(buffer.Size()/4)), buffer.Head()) { //nolint:gosec // positive
+		if err := f.st.attend(); err != nil {
+			return err
+		}
+		if err := f.client.SetReadDeadline(time.Now().Add(f.st.r.cfg.SourceTimeout)); err != nil {
+			return err
+		}
+		e, err := f.client.Next()
+		if err != nil {
+			return f.refused(err)
+		}
+		switch e.Kind {
+		case replication.KindData:
+			err = f.passOn(e.Size, f.client)
+		case kindFrame:
+			var data []byte
+			if _, data, err = f.reader.read(f.client, e.Size); err == nil {
+				err = f.send(data)
+			}
+		case replication.KindKeepalive:
+			err = f.client.SendStatus(replication.Status{Write: f.at, SentAt: time.Now()})
+		case replication.KindEnd:
+			return nil // the timeline's end, which the stream knows
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// passOn sends size bytes that in has, in messages that end at pages.
+func (f *backfill) passOn(size int, in io.Reader) error {
+	for size > 0 {
+		n := min(size, len(f.buf)-int(f.at%pageSize))
+		if _, err := io.ReadFull(in, f.buf[:n]); err != nil {
+			return f.refused(err)
+		}
+		if err := f.send(f.buf[:n]); err != nil {
+			return err
+		}
+		size -= n
+	}
+	return nil
+}
+
+// send sends WAL of the source's, but no more than the relay itself has got to:
+// the rest comes from the buffer.
+func (f *backfill) send(data []byte) error {
+	if most := f.at.Behind(f.st.r.buffer.Head()); uint64(len(data)) > most {
+		data = data[:most]
+	}
+	for len(data) > 0 {
+		if err := f.st.deliver(f.at, data, StateBackfill); err != nil {
+			return err
+		}
+		now := f.st.reader.Position() // a frame that was there may hold less than data
+		data = data[now-f.at:]
+		f.at = now
+	}
+	return nil
+}
+
+// enterSource opens a stream from the source, when it is this subscriber's turn.
+func (f *backfill) enterSource(ctx context.Context, from wal.LSN) error {
+	st := f.st
+	for !f.slot {
+		timer := time.NewTimer(st.r.cfg.SenderTimeout / 4)
+		select {
+		case st.r.backfills <- struct{}{}:
+			f.slot = true
+		case <-timer.C: // others are before it: it is told that it is not forgotten
+			if err := st.keepalive(true); err != nil {
+				return err
+			}
+		case err := <-st.listened:
+			timer.Stop()
+			return &listenError{err}
+		case <-st.s.poke:
+			if err := st.attend(); err != nil {
+				timer.Stop()
+				return err
+			}
+		case <-ctx.Done():
+			timer.Stop()
+			return errShutdown
+		}
+		timer.Stop()
+	}
+	cfg := st.r.source.Load().cfg
+	if cfg == nil {
+		return errOrphaned
+	}
+	ctx, cancel := context.WithTimeout(ctx, st.r.cfg.SourceTimeout)
+	defer cancel()
+	cfg = cfg.Copy()
+	cfg.RuntimeParams["application_name"] = st.r.cfg.Name + "_backfill"
+	client, err := replication.Connect(ctx, cfg)
+	if err != nil {
+		f.leaveSource()
+		return f.refused(err)
+	}
+	f.client, f.at = client, from
+	options := frameOptions(replication.Identity{Parameters: map[string]string{frameParameter: client.Parameter(frameParameter)}}, st.r.cfg.Compression)
+	if _, _, err = client.Start(ctx, "", from, st.t, options); err != nil {
+		f.leaveSource()
+		return f.refused(err)
+	}
+	return nil
+}
+
+// leaveSource ends the stream from the source, if there is one.
+func (f *backfill) leaveSource() {
+	if f.client != nil {
+		f.client.Close() //nolint:errcheck // nothing is lost with it
+		f.client = nil
+	}
+	if f.slot {
+		<-f.st.r.backfills
+		f.slot = false
+	}
+}
+
+// refused tells the subscriber why the source does not give what it needs, in
+// the source's words if it has some.
+func (f *backfill) refused(err error) error {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return &replication.Error{Code: pgErr.Code, Message: pgErr.Message, Detail: pgErr.Detail, Hint: pgErr.Hint}
+	}
+	f.st.r.log.Warn("older WAL cannot be had from the source", "name", f.st.s.sub.name, "error", err)
+	return &replication.Error{Code: "57P03", Message: fmt.Sprintf("WAL from %s on is older than the relay's buffer, and its source cannot be reached", f.at)}
+}

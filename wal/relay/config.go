@@ -1,0 +1,171 @@
+package relay
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/heliosdb/helios/internal/replication"
+)
+
+// A Config says what a [Relay] is to do. Times and sizes that are zero have the
+// values of DefaultConfig.
+type Config struct {
+	// Name is what the relay is called at its source (application_name): what
+	// synchronous_standby_names there has to list.
+	Name string
+	// Source is where WAL comes from: the first that can be used, see
+	// ParseSource. SetSource changes it later.
+	Source []*pgconn.Config
+
+	BufferSize  int64 // wal_buffer_size: bytes of WAL in memory
+	BatchSize   int   // wal_batch_size: most bytes of WAL in one frame to another relay
+	Compression bool  // enable_compression: ask a source that is a relay for LZ4
+
+	// WALDir is the pg_wal directory of a PostgreSQL server on this machine that
+	// is fed by the relay, or feeds it; empty if there is none. WAL that is older
+	// than the buffer is read there.
+	WALDir string
+	// SpoolDir is where the relay keeps WAL itself, up to Keep bytes; empty if
+	// it does not.
+	SpoolDir string
+	Keep     int64 // wal_keep
+
+	// Acknowledge is what the source is told.
+	Acknowledge Policy
+	// Gate, if set, has the last word on what the source is told, and may hold
+	// some of it back. It is asked before each status update, and must be quick.
+	// Release has it asked again.
+	Gate func(Confirmation) Confirmation
+	// Slot is a physical replication slot at the source that holds WAL for the
+	// relay's subscribers; empty if there is none. It is made if it is missing, never
+	// streamed from, and moved by what the subscribers have flushed.
+	Slot string
+	// SlotLimit is how many bytes of WAL Slot holds back at most, whoever needs
+	// them.
+	SlotLimit int64
+
+	// TLS is spoken with subscribers that ask for it; nil if it is not spoken.
+	// With client certificates that TLS verifies, a certificate whose common
+	// name is the user is as good as a password.
+	TLS *tls.Config
+	// RequireTLS refuses who does not.
+	RequireTLS bool
+	// Users may subscribe, with their passwords. If there are none, anybody on
+	// this machine may (trust), and nobody else.
+	Users map[string]replication.Verifier
+
+	SenderTimeout time.Duration // a subscriber that is silent for so long is disconnected (wal_sender_timeout)
+	SourceTimeout time.Duration // a source that is silent for so long is left
+	// LagProbe is how often a subscriber that has not applied everything is asked
+	// how far it is; negative for never.
+	LagProbe time.Duration
+	// ShutdownGrace is how long the source's shutdown waits for
+	// acknowledgements that the policy withholds. Then the relay leaves, and
+	// the source is free to stop.
+	ShutdownGrace time.Duration
+	// OrphanTimeout is how long subscribers are kept while there is no source.
+	// Then they are turned away, so that a standby whose primary_conninfo names
+	// the primary behind the relay goes there.
+	OrphanTimeout time.Duration
+
+	Log *slog.Logger // nil for slog.Default
+}
+
+// DefaultConfig returns what is used where nothing is said.
+func DefaultConfig() Config {
+	return Config{
+		Name: "helios_relay", BufferSize: DefaultBufferSize, BatchSize: 64 << 10, Compression: true, Keep: 16 << 30, SlotLimit: 32 << 30,
+		SenderTimeout: time.Minute, SourceTimeout: 5 * time.Second, LagProbe: 20 * time.Millisecond,
+		ShutdownGrace: 5 * time.Second, OrphanTimeout: 30 * time.Second,
+	}
+}
+
+// withDefaults fills in what is not said.
+func (c Config) withDefaults() Config {
+	d := DefaultConfig()
+	fill(&c.Name, d.Name)
+	fill(&c.BufferSize, d.BufferSize)
+	fill(&c.BatchSize, d.BatchSize)
+	fill(&c.Keep, d.Keep)
+	fill(&c.SlotLimit, d.SlotLimit)
+	fill(&c.SenderTimeout, d.SenderTimeout)
+	fill(&c.SourceTimeout, d.SourceTimeout)
+	fill(&c.LagProbe, d.LagProbe)
+	fill(&c.ShutdownGrace, d.ShutdownGrace)
+	fill(&c.OrphanTimeout, d.OrphanTimeout)
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	return c
+}
+
+func fill[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// check returns what cannot be done.
+func (c Config) check() error {
+	switch {
+	case len(c.Source) == 0:
+		return errors.New("relay: no source: say where the WAL is to come from")
+	case c.BatchSize < pageSize || c.BatchSize > maxFrame:
+		return fmt.Errorf("relay: wal_batch_size is %d bytes, and must be from %d to %d", c.BatchSize, pageSize, maxFrame)
+	case c.RequireTLS && c.TLS == nil:
+		return errors.New("relay: TLS is required of subscribers, and there is no certificate to speak it with")
+	}
+	return nil
+}
+
+// ParseSource reads a connection string of PostgreSQL's, a URL or key = value,
+// that may name several hosts. Each is a candidate: the relay takes the one on
+// the highest timeline, of those the primary, of those the first. It connects as
+// a walreceiver does: the user needs the REPLICATION attribute, and the database
+// does not matter.
+func ParseSource(conninfo string) ([]*pgconn.Config, error) {
+	parsed, err := pgconn.ParseConfig(conninfo)
+	if err != nil {
+		return nil, fmt.Errorf("relay: source: %w", err)
+	}
+	return splitHosts(parsed), nil
+}
+
+// splitHosts makes of a configuration with several hosts one for each. What one
+// host is tried with one after the other, such as with TLS and without, stays
+// together.
+func splitHosts(all *pgconn.Config) []*pgconn.Config {
+	attempts := append([]*pgconn.FallbackConfig{{Host: all.Host, Port: all.Port, TLSConfig: all.TLSConfig}}, all.Fallbacks...)
+	var hosts []*pgconn.Config
+	for _, a := range attempts {
+		i := slices.IndexFunc(hosts, func(h *pgconn.Config) bool { return h.Host == a.Host && h.Port == a.Port })
+		if i >= 0 {
+			hosts[i].Fallbacks = append(hosts[i].Fallbacks, a)
+			continue
+		}
+		one := all.Copy()
+		one.Host, one.Port, one.TLSConfig, one.Fallbacks = a.Host, a.Port, a.TLSConfig, nil
+		one.ValidateConnect = nil // the relay judges for itself
+		hosts = append(hosts, one)
+	}
+	return hosts
+}
+
+// addr names a candidate: nothing but host and port, since the rest may hold a
+// password.
+func addr(cfg *pgconn.Config) string {
+	if strings.HasPrefix(cfg.Host, "/") {
+		return cfg.Host + ":" + strconv.Itoa(int(cfg.Port))
+	}
+	return net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))
+}
