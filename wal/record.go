@@ -180,3 +180,31 @@ func (r *Record) parseBody(body []byte) error {
 	r.Main = f.rest
 	return nil
 }
+
+// String returns the record as pg_waldump prints it, but for what the manager has
+// to say about it behind the operation.
+func (r *Record) String() string {
+	text := make([]byte, 0, 256)
+	text = fmt.Appendf(text, "rmgr: %-11s len (rec/tot): %6d/%6d, tx: %10d, lsn: %X/%08X, prev %X/%08X, desc: %s",
+		r.Manager, len(r.Raw)-r.images, len(r.Raw), r.XID, uint64(r.LSN)>>32, uint32(r.LSN), uint64(r.Prev)>>32, uint32(r.Prev), r.Operation())
+	for i := range r.Blocks() {
+		text = append(append(text, ", "...), r.blocks[i].String()...)
+	}
+	return string(text)
+}
+
+// String returns the reference as pg_waldump prints it, such as
+// "blkref #0: rel 1663/5/16384 blk 7 FPW".
+func (b *Block) String() string {
+	fork, image := "", ""
+	if b.Fork != MainFork {
+		fork = " fork " + b.Fork.String()
+	}
+	switch {
+	case b.HasImage && b.Apply:
+		image = " FPW"
+	case b.HasImage:
+		image = " FPW for WAL verification"
+	}
+	return fmt.Sprintf("blkref #%d: rel %s%s blk %d%s", b.ID, b.File, fork, b.Number, image)
+}
