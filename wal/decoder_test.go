@@ -329,23 +329,29 @@ func TestDecodingAllocatesNothingPerRecord(t *testing.T) {
 	}
 }
 
+// FuzzDecoder reads any bytes in the middle of a log, cut in any way, from any
+// place on.
 func FuzzDecoder(f *testing.F) {
-	short := walfake.New(18, begin)
-	for range 3 {
-		short.Append(noop(wal.PageSize / 4))
-	}
-	lost := *short
-	short.Append(noop(2 * wal.PageSize))
-	lost.Abandon(noop(2 * wal.PageSize))
-	switched := walfake.New(13, begin)
-	switched.Switch()
-	f.Add(uint64(begin), short.Bytes(), uint16(1))
-	f.Add(uint64(begin), lost.Bytes(), uint16(100))
-	f.Add(uint64(begin+8), short.Bytes()[8:], uint16(77))
-	f.Add(uint64(begin), switched.Bytes()[:2*wal.PageSize], uint16(0))
-	f.Fuzz(func(t *testing.T, start uint64, log []byte, chunk uint16) {
-		whole, wantErr := decode(wal.LSN(start), log, len(log)+1)
-		cut, err := decode(wal.LSN(start), log, int(chunk)+1)
+	f.Add(uint8(0), uint16(0), uint16(0), []byte{}, uint16(1))
+	f.Add(uint8(3), uint16(wal.PageSize), uint16(100), []byte{1, 2, 3}, uint16(100))
+	f.Add(uint8(5), uint16(8), uint16(wal.PageSize+8), []byte{0xFF}, uint16(77))
+	f.Add(uint8(2), uint16(0), uint16(40), make([]byte, 30), uint16(3))
+	f.Add(uint8(4), uint16(0), uint16(wal.PageSize+2), []byte{8}, uint16(5000))
+	f.Fuzz(func(t *testing.T, version uint8, from, at uint16, damage []byte, chunk uint16) {
+		l := walfake.New(13+int(version%6), begin)
+		for range 3 {
+			l.Append(noop(wal.PageSize / 4))
+		}
+		l.Append(noop(wal.PageSize))
+		l.Pad(40)
+		l.Abandon(noop(2 * wal.PageSize))
+		l.Append(noop(9))
+		log := l.Bytes()
+		copy(log[min(int(at), len(log)):], damage)
+		skip := min(int(from), len(log))
+		start, log := begin+wal.LSN(skip), append(log[skip:], damage...)
+		whole, wantErr := decode(start, log, len(log)+1)
+		cut, err := decode(start, log, int(chunk)+1)
 		if !slices.Equal(whole, cut) || fmt.Sprint(err) != fmt.Sprint(wantErr) {
 			t.Fatalf("in chunks of %d: %q, %v; at once: %q, %v", int(chunk)+1, cut, err, whole, wantErr)
 		}
