@@ -55,7 +55,9 @@ func prohibited(r rune) bool {
 // oneDirection is the rule of RFC 3454, section 6: text that is written from
 // right to left begins and ends with such a letter, and has none of the others.
 func oneDirection(text string) bool {
-	rightToLeft := func(r rune) bool { return unicode.In(r, unicode.Hebrew, unicode.Arabic, unicode.Syriac, unicode.Thaana) && !unicode.Is(unicode.Mn, r) }
+	rightToLeft := func(r rune) bool {
+		return unicode.In(r, unicode.Hebrew, unicode.Arabic, unicode.Syriac, unicode.Thaana) && !unicode.Is(unicode.Mn, r)
+	}
 	if !strings.ContainsFunc(text, rightToLeft) {
 		return true
 	}

@@ -30,7 +30,7 @@ type Relay struct {
 	server     *replication.Server
 	spool      *walfile.Spool // nil without one
 	dirs       []*walfile.Dir // where older WAL lies on disk, best first; nil until branch is set
-	backfills  chan struct{} // holds one for each backfill that may run at once
+	backfills  chan struct{}  // holds one for each backfill that may run at once
 
 	branch  atomic.Pointer[branch] // nil until the first source has told
 	known   chan struct{}          // closed once branch is set
@@ -226,7 +226,7 @@ func (r *Relay) watchSource(ctx context.Context) {
 		r.orphaned = orphaned
 		r.mu.Unlock()
 		if changed && orphaned {
-			r.log.Warn("no source for too long: subscribers are turned away", "source", src.addr, "after", r.cfg.OrphanTimeout)
+			r.log.WarnContext(ctx, "no source for too long: subscribers are turned away", "source", src.addr, "after", r.cfg.OrphanTimeout)
 			r.disconnect(errOrphaned)
 		}
 	}

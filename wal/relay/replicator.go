@@ -274,9 +274,9 @@ func (r *Replicator) Confirmed() Confirmation {
 		return Confirmation{Write: head, Flush: min(r.spooled, head)}
 	case ConfirmQuorum:
 		return r.reached.clamped(head)
-	default:
-		return Confirmation{}
+	case ConfirmNothing:
 	}
+	return Confirmation{}
 }
 
 // Oldest returns the smallest flush position of the subscribers that have one,

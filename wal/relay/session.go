@@ -43,7 +43,7 @@ func (r *Relay) serve(ctx context.Context, l net.Listener) error {
 			return fmt.Errorf("relay: %w", err)
 		default:
 			// Out of file descriptors, most likely: those who are connected go on.
-			r.log.Error("cannot accept", "addr", l.Addr(), "error", err)
+			r.log.ErrorContext(ctx, "cannot accept", "addr", l.Addr(), "error", err)
 			select {
 			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
@@ -54,13 +54,13 @@ func (r *Relay) serve(ctx context.Context, l net.Listener) error {
 
 // session serves one connection to its end.
 func (r *Relay) session(ctx context.Context, conn net.Conn) {
-	defer conn.Close()                                           //nolint:errcheck // over
-	stop := context.AfterFunc(ctx, func() { r.hangUp(conn) })    // during startup; later farewell does it with an error
+	defer conn.Close()                                        //nolint:errcheck // over
+	stop := context.AfterFunc(ctx, func() { r.hangUp(conn) }) // during startup; later farewell does it with an error
 	accepted, err := r.server.Accept(ctx, conn)
 	stop()
 	if err != nil {
 		if !errors.Is(err, io.EOF) {
-			r.log.Debug("a connection was refused", "from", conn.RemoteAddr(), "error", err)
+			r.log.DebugContext(ctx, "a connection was refused", "from", conn.RemoteAddr(), "error", err)
 		}
 		return
 	}
@@ -82,7 +82,7 @@ func (r *Relay) session(ctx context.Context, conn net.Conn) {
 		err = why
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		r.log.Info("a subscriber left", "name", name, "from", accepted.RemoteAddr, "error", err)
+		r.log.InfoContext(ctx, "a subscriber left", "name", name, "from", accepted.RemoteAddr, "error", err)
 	}
 }
 
@@ -133,9 +133,8 @@ func (s *session) commands(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		var refused *replication.Error
 		err = s.execute(ctx, command)
-		if errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*replication.Error](err); ok {
 			err = s.conn.Fail(refused)
 		}
 		if err != nil {
@@ -274,8 +273,10 @@ func (s *session) createSlot(c replication.CreateSlot) error {
 		return &replication.Error{Code: "42710", Message: fmt.Sprintf("replication slot %q already exists", c.Name)}
 	}
 	return s.conn.Result("CREATE_REPLICATION_SLOT", []replication.Column{
-		{Name: "slot_name", OID: oidText}, {Name: "consistent_point", OID: oidText},
-		{Name: "snapshot_name", OID: oidText}, {Name: "output_plugin", OID: oidText},
+		{Name: "slot_name", OID: oidText},
+		{Name: "consistent_point", OID: oidText},
+		{Name: "snapshot_name", OID: oidText},
+		{Name: "output_plugin", OID: oidText},
 	}, [][]byte{[]byte(c.Name), []byte("0/0"), nil, nil})
 }
 

@@ -49,7 +49,7 @@ func (st *stream) run(ctx context.Context) error {
 	defer func() {
 		if listening { // it may wait for a subscriber that is silent
 			s.conn.SetReadDeadline(time.Now()) //nolint:errcheck // closed already
-			<-st.listened
+			<-st.listened                      //nolint:errcheck // it was ended
 		}
 	}()
 	next, err := st.send(ctx)
