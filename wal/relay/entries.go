@@ -97,10 +97,10 @@ func (s *Subscription) next() (wal.Entry, bool, error) {
 		switch {
 		case s.reader.epoch != epoch:
 			return wal.Entry{}, false, s.failed(ErrTruncated)
+		case err == nil && len(data) == 0, errors.Is(err, ErrAhead): // it comes
+			return wal.Entry{}, false, nil
 		case err != nil:
 			return wal.Entry{}, false, s.failed(err)
-		case len(data) == 0:
-			return wal.Entry{}, false, nil
 		}
 		s.decoder.Feed(data)
 	}
