@@ -75,7 +75,7 @@ func receive(t *testing.T, c *replication.Client, from, to wal.LSN) []byte {
 		if n, err := c.Read(part); n != len(part) || err != nil {
 			t.Fatalf("Read() = %d, %v; want %d", n, err, len(part))
 		}
-		if n, err := c.Read(part); n != 0 || !errors.Is(err, io.EOF) {
+		if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 			t.Fatalf("Read() behind the end = %d, %v; want io.EOF", n, err)
 		}
 		got, from = append(got, part...), from+wal.LSN(len(part))
