@@ -183,6 +183,9 @@ func (e *Event) fill(b []byte) {
 // Read reads what follows the header of the event that Next returned last. It
 // fills p unless the event ends before; behind its last byte there is io.EOF.
 func (c *Client) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	if c.left == 0 || c.phase != streaming {
 		return 0, io.EOF
 	}

@@ -64,7 +64,7 @@ func NewVerifier(password string) (Verifier, error) {
 		return Verifier{}, errors.New("replication: an empty password")
 	}
 	v := Verifier{Iterations: defaultIterations, Salt: make([]byte, saltSize)}
-	rand.Read(v.Salt) //nolint:errcheck // it never fails
+	rand.Read(v.Salt)
 	salted, err := pbkdf2.Key(sha256.New, prepared(password), v.Salt, v.Iterations, sha256.Size)
 	if err != nil {
 		return Verifier{}, fmt.Errorf("replication: %w", err)

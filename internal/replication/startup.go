@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"hash"
 	"io"
 	"net"
 	"slices"
@@ -184,19 +185,19 @@ func certificateHash(der []byte) []byte {
 	if err != nil {
 		return nil
 	}
-	switch certificate.SignatureAlgorithm {
-	case x509.MD5WithRSA, x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.SHA256WithRSA, x509.SHA256WithRSAPSS, x509.ECDSAWithSHA256:
-		sum := sha256.Sum256(der)
-		return sum[:]
-	case x509.SHA384WithRSA, x509.SHA384WithRSAPSS, x509.ECDSAWithSHA384:
-		sum := sha512.Sum384(der)
-		return sum[:]
-	case x509.SHA512WithRSA, x509.SHA512WithRSAPSS, x509.ECDSAWithSHA512:
-		sum := sha512.Sum512(der)
-		return sum[:]
+	var h hash.Hash
+	switch name := certificate.SignatureAlgorithm.String(); {
+	case strings.Contains(name, "MD5"), strings.Contains(name, "SHA1"), strings.Contains(name, "SHA256"):
+		h = sha256.New()
+	case strings.Contains(name, "SHA384"):
+		h = sha512.New384()
+	case strings.Contains(name, "SHA512"):
+		h = sha512.New()
 	default:
 		return nil
 	}
+	h.Write(der)
+	return h.Sum(nil)
 }
 
 // newestMinor is the newest minor version of the protocol that is spoken here,
