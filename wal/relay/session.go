@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -195,11 +196,22 @@ func (s *session) identify(b *branch) error {
 
 func (s *session) show(b *branch, name string) error {
 	value, ok := b.setting(name)
+	if name == StatusParameter {
+		status, err := json.Marshal(s.r.Status())
+		if err != nil {
+			return err
+		}
+		value, ok = string(status), true
+	}
 	if !ok {
 		return &replication.Error{Code: "42704", Message: fmt.Sprintf("unrecognized configuration parameter %q", name)}
 	}
 	return s.conn.Result("SHOW", []replication.Column{{Name: name, OID: oidText}}, [][]byte{[]byte(value)})
 }
+
+// StatusParameter is what to SHOW on a replication connection to a relay for its
+// [Status], as JSON.
+const StatusParameter = "helios_status"
 
 // setting returns what SHOW tells.
 func (b *branch) setting(name string) (string, bool) {
