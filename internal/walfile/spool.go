@@ -162,7 +162,7 @@ func (s *Spool) checkPages(p []byte, pos wal.Position) error {
 	end := pos.LSN + wal.LSN(len(p))
 	for page := pageStart(pos.LSN + wal.PageSize - 1); page+shortHeader <= end; page += wal.PageSize {
 		header := p[page-pos.LSN:]
-		reason := ""
+		var reason string
 		switch {
 		case pageAddress(header) != page:
 			reason = fmt.Sprintf("says that it is at %s", pageAddress(header))
