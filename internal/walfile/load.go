@@ -27,6 +27,8 @@ func (s *Spool) loadLocked() error {
 	s.dir.drop(func(*segment) bool { return true })
 	s.setFile(nil)
 	c := s.control
+	// If the files cannot be looked at now, this is what they hold at least.
+	s.moved(c.Flushed)
 	tail, err := s.openTail(c.Flushed)
 	if err != nil {
 		return err
@@ -52,6 +54,14 @@ func (s *Spool) adopt(pos wal.Position, kept []keptSegment, lost int64) {
 	s.written, s.kept, s.fresh, s.stale = pos, kept, false, false
 	s.lost += lost
 	s.end.Store(uint64(pos.LSN))
+}
+
+// moved takes over another end.
+func (s *Spool) moved(end wal.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written = end
+	s.end.Store(uint64(end.LSN))
 }
 
 // setFile changes the open segment.
