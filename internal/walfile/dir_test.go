@@ -93,6 +93,9 @@ func TestOnlyPagesOfTheirPlaceAreRead(t *testing.T) {
 		"a header that ends":          {func(b []byte) []byte { return b[:8192+10] }, 3*seg + 8000, 1000, 192, ""},
 		"recycled":                    {func(b []byte) []byte { u64(b[8:], uint64(2*seg)); return b }, 3*seg + 9000, 100, 0, ""},
 		"zeros":                       {func(b []byte) []byte { return make([]byte, len(b)) }, 3*seg + 9000, 100, 0, ""},
+		"zeros after a switch":        {func(b []byte) []byte { clear(b[8192:]); return b }, 3*seg + 5000, 100_000, 100_000, ""},
+		"within zeros":                {func(b []byte) []byte { clear(b[8192:]); return b }, 3*seg + 50_000, 100_000, 100_000, ""},
+		"zeros in a recycled segment": {func(b []byte) []byte { clear(b[8192:]); u64(b[8:], uint64(seg)); return b }, 3*seg + 50_000, 100_000, 0, ""},
 		"recycled further on":         {func(b []byte) []byte { u64(b[16384+8:], uint64(seg)); return b }, 3*seg + 9000, 100_000, 16384 - 9000, ""},
 		"only what was recycled":      {func(b []byte) []byte { u64(b[16384+8:], uint64(seg)); return b }, 3*seg + 17_000, 100, 0, ""},
 		"a page of no release":        {func(b []byte) []byte { u16(b[16384:], 0xD000); return b }, 3*seg + 9000, 100_000, 16384 - 9000, ""},
@@ -113,7 +116,7 @@ func TestOnlyPagesOfTheirPlaceAreRead(t *testing.T) {
 			}
 			writeFile(t, filepath.Join(dir, segmentID{number: 3, timeline: 2}.name(testSize)), file)
 			d := OpenDir(dir, testSize, testSystem)
-			defer d.Close() //nolint:errcheck // only read
+			defer d.Close()
 			buf := make([]byte, tt.length)
 			n, err := d.ReadAt(buf, tt.at, 2)
 			page, isPage := errors.AsType[*PageError](err)
@@ -142,7 +145,7 @@ func TestASegmentIsFoundUnderTheNamesOfItsTimelines(t *testing.T) {
 	l.promote(2, l.place(5*seg+20_000, 5*seg+40_000))
 	l.segmentFile(t, dir, segmentID{number: 5, timeline: 1, partial: true})
 	d := OpenDir(dir, testSize, testSystem)
-	defer d.Close() //nolint:errcheck // only read
+	defer d.Close()
 	fork := l.end()
 	l.wantRead(t, d, 3*seg, fork) // only the old timeline's .partial has its end
 	wantNotKept(t, d, fork, 2)
@@ -167,7 +170,7 @@ func TestASegmentThatIsRecycledWhileItIsOpenIsNotRead(t *testing.T) {
 	third, sixth := segmentID{number: 3, timeline: 1}, segmentID{number: 6, timeline: 1}
 	l.segmentFile(t, dir, third)
 	d := OpenDir(dir, testSize, testSystem)
-	defer d.Close() //nolint:errcheck // only read
+	defer d.Close()
 	l.wantRead(t, d, 3*seg, 4*seg)
 
 	ok(t, os.Rename(filepath.Join(dir, third.name(testSize)), filepath.Join(dir, sixth.name(testSize))))
@@ -215,7 +218,7 @@ func TestReadAtDoesNotAllocate(t *testing.T) {
 	l.grow(int(seg))
 	l.segmentFile(t, dir, segmentID{number: 3, timeline: 1})
 	d := OpenDir(dir, testSize, testSystem)
-	defer d.Close() //nolint:errcheck // only read
+	defer d.Close()
 	buf, list := make([]byte, 100_000), []wal.Timeline{2, 1}
 	got := testing.AllocsPerRun(100, func() {
 		if _, err := d.ReadAt(buf, 3*seg+5000, list...); err != nil {

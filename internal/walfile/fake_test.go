@@ -72,7 +72,7 @@ func (l *fakeLog) grow(n int) []byte {
 		}
 		room := min(int(wal.PageSize-at%wal.PageSize), from+n-len(l.data))
 		l.data = append(l.data, make([]byte, room)...)
-		l.noise.Read(l.data[len(l.data)-room:]) //nolint:errcheck // never fails
+		l.noise.Read(l.data[len(l.data)-room:])
 	}
 	return l.data[from:]
 }
@@ -177,7 +177,7 @@ func open(t testing.TB, path string, cfg SpoolConfig) *Spool {
 	}
 	s, err := OpenSpool(path, cfg)
 	ok(t, err)
-	t.Cleanup(func() { s.Close() }) //nolint:errcheck // what matters is checked in the test
+	t.Cleanup(func() { s.Close() })
 	return s
 }
 

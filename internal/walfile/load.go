@@ -2,7 +2,6 @@ package walfile
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -133,12 +132,12 @@ func (s *Spool) verify(f *os.File, id segmentID, size int64) (int64, error) {
 	if err := s.dir.checkFirstPage(f, id); err != nil {
 		return 0, notDamage(err)
 	}
-	var h [shortHeader]byte
+	h := make([]byte, shortHeader)
 	for page := int64(wal.PageSize); page+shortHeader <= size; page += wal.PageSize {
-		if _, err := f.ReadAt(h[:], page); err != nil && !errors.Is(err, io.EOF) {
+		if _, err := f.ReadAt(h, page); err != nil {
 			return 0, err
 		}
-		if !s.dir.belongs(h[:], id.start(s.cfg.SegmentSize)+wal.LSN(page), id.timeline) {
+		if s.dir.checkPage(h, id.start(s.cfg.SegmentSize)+wal.LSN(page), &segment{file: f, id: id}) != nil {
 			return page, nil
 		}
 	}
