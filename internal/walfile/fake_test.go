@@ -25,7 +25,8 @@ type fakeLog struct {
 	rng       *rand.Rand
 	noise     *rand.ChaCha8
 	start     wal.LSN
-	data      []byte // from start
+	data      []byte       // from start
+	first     wal.Timeline // where it began
 	timeline  wal.Timeline
 	histories map[wal.Timeline][]byte
 }
@@ -33,7 +34,7 @@ type fakeLog struct {
 func newFakeLog(rng *rand.Rand, start wal.LSN, t wal.Timeline) *fakeLog {
 	var seed [32]byte
 	binary.LittleEndian.PutUint64(seed[:], rng.Uint64())
-	return &fakeLog{rng: rng, noise: rand.NewChaCha8(seed), start: start, timeline: t, histories: map[wal.Timeline][]byte{}}
+	return &fakeLog{rng: rng, noise: rand.NewChaCha8(seed), start: start, first: t, timeline: t, histories: map[wal.Timeline][]byte{}}
 }
 
 func (l *fakeLog) clone() *fakeLog {

@@ -137,8 +137,9 @@ func (s *Spool) verify(f *os.File, id segmentID, size int64) (int64, error) {
 		if _, err := f.ReadAt(h, page); err != nil {
 			return 0, err
 		}
-		if s.dir.checkPage(h, id.start(s.cfg.SegmentSize)+wal.LSN(page), &segment{file: f, id: id}) != nil {
-			return page, nil
+		err := s.dir.checkPage(h, id.start(s.cfg.SegmentSize)+wal.LSN(page), &segment{file: f, id: id})
+		if err != nil {
+			return page, notDamage(err)
 		}
 	}
 	return size, nil

@@ -22,6 +22,10 @@ type model struct {
 	log     *fakeLog // ends where the spool ends
 	flushed wal.LSN  // what Sync has promised
 	story   []string // what was done, for the report of a failure
+
+	path    string
+	durable map[string]int // how much of each file a crash leaves
+	inject  func(operation, string) error
 }
 
 func (m *model) say(format string, args ...any) {
@@ -106,11 +110,19 @@ func (m *model) check() {
 		m.t.Fatalf("Flushed() = %s, want from %s to %s", got, m.flushed, m.log.end())
 	}
 	st := m.spool.Stats()
-	if st.Lost != 0 || st.Stuck != nil && m.spool.disk.fault == nil {
+	if st.Lost != 0 || st.Stuck != nil && m.inject == nil {
 		m.t.Fatalf("Stats() = %+v, want nothing lost", st)
 	}
 	oldest := m.spool.oldest()
+	if m.spool.cfg.Keep > 1<<30 && oldest != m.log.start {
+		m.t.Fatalf("the spool begins at %s, want %s", oldest, m.log.start)
+	}
 	m.log.wantRead(m.t, m.spool.Dir(), oldest, m.log.end())
+	before := m.log.first
+	for _, s := range m.log.history(m.t) {
+		wantNotKept(m.t, m.spool.Dir(), s.LSN, before) // it ended there
+		before = s.Timeline
+	}
 	wantNotKept(m.t, m.spool.Dir(), m.log.end(), m.log.timeline)
 	if got, found, err := m.spool.Dir().Oldest(m.log.timeline); err != nil || found && got != oldest {
 		m.t.Fatalf("Oldest(%s) = %s, %v, %v; want %s", m.log.timeline, got, found, err, oldest)
@@ -140,7 +152,7 @@ var errPower = errors.New("the power is off")
 func (m *model) crash(do func() error, after *fakeLog, promised wal.LSN) {
 	m.t.Helper()
 	left := m.rng.IntN(12)
-	m.spool.disk.fault = func(operation, string) error {
+	m.inject = func(operation, string) error {
 		if left--; left < 0 {
 			return errPower
 		}
@@ -154,7 +166,10 @@ func (m *model) crash(do func() error, after *fakeLog, promised wal.LSN) {
 	}
 	path := m.remains()
 	m.spool.Close()
-	m.spool = open(m.t, path, m.spool.cfg)
+	m.inject = nil
+	m.path = path
+	m.spool, err = openSpool(&disk{path: path, fault: m.watch}, m.spool.cfg)
+	ok(m.t, err)
 	m.settle(before, after, low, promised)
 	m.say("  open at %s", m.spool.Position())
 }
@@ -169,15 +184,14 @@ func (m *model) remains() string {
 	if newest.Sequence != m.spool.control.Sequence && m.rng.IntN(2) == 0 {
 		// What was written and not flushed need not be there.
 		clear(known[newest.Sequence%controlSlots*controlSlot:][:m.rng.IntN(controlSize)+1])
-		newest, _ = newestControl(known)
 	}
 	entries, err := os.ReadDir(from)
 	ok(m.t, err)
 	for _, e := range entries {
 		content, err := os.ReadFile(filepath.Join(from, e.Name()))
 		ok(m.t, err)
-		if id, isSegment := parseSegmentName(e.Name(), testSize); isSegment {
-			content = m.tear(content, safe(id, newest.Flushed))
+		if _, isSegment := parseSegmentName(e.Name(), testSize); isSegment {
+			content = m.tear(content, m.durable[e.Name()])
 		}
 		writeFile(m.t, filepath.Join(to, e.Name()), content)
 	}
@@ -185,16 +199,31 @@ func (m *model) remains() string {
 	return to
 }
 
-// safe returns how much of a segment's file a crash leaves as it is.
-func safe(id segmentID, flushed wal.Position) int {
-	start := id.start(testSize)
-	switch {
-	case !id.partial, start+wal.LSN(testSize) <= flushed.LSN, id.timeline < flushed.Timeline && start < flushed.LSN:
-		return int(testSize)
-	case id.timeline > flushed.Timeline:
-		return 0
+// watch is told of every change of the directory, and lets inject make it fail.
+func (m *model) watch(op operation, name string) error {
+	if m.inject != nil {
+		if err := m.inject(op, name); err != nil {
+			return err
+		}
 	}
-	return int(start.Behind(flushed.LSN))
+	switch op {
+	case opCreate:
+		m.durable[name] = 0
+	case opSync:
+		if info, err := os.Stat(filepath.Join(m.path, name)); err == nil {
+			m.durable[name] = int(info.Size())
+		}
+	case opRename:
+		to, isTemporary := strings.CutSuffix(name, temporarySuffix)
+		if !isTemporary {
+			whole, isPartial := strings.CutSuffix(name, partialSuffix)
+			if to = whole; !isPartial {
+				to = name + partialSuffix
+			}
+		}
+		m.durable[to] = m.durable[name]
+	}
+	return nil
 }
 
 // tear cuts a file somewhere beyond what is safe, or spoils it there.
@@ -206,9 +235,7 @@ func (m *model) tear(content []byte, safe int) []byte {
 	if m.rng.IntN(2) == 0 {
 		return content[:at]
 	}
-	for i := range content[at:] {
-		content[at+i] = 0
-	}
+	clear(content[at:])
 	return content
 }
 
@@ -216,14 +243,14 @@ func (m *model) tear(content []byte, safe int) []byte {
 func (m *model) stumble(do func() error, after *fakeLog, promised wal.LSN) {
 	m.t.Helper()
 	left := m.rng.IntN(8)
-	m.spool.disk.fault = func(op operation, _ string) error {
+	m.inject = func(op operation, _ string) error {
 		if left--; left == 0 && op != opRemove {
 			return syscall.ENOSPC
 		}
 		return nil
 	}
 	err := do()
-	m.spool.disk.fault = nil
+	m.inject = nil
 	m.say("  failed: %v", err)
 	if err != nil && !errors.Is(err, syscall.ENOSPC) {
 		m.t.Fatalf("error = %v, want none or %v", err, syscall.ENOSPC)
@@ -244,9 +271,13 @@ func TestASpoolHoldsWhatWasFlushedWhateverHappens(t *testing.T) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			rng := testRand(uint64(seed))
 			keep := []int64{1 << 40, 3 * testSize, 1}[rng.IntN(3)]
-			s := open(t, t.TempDir(), SpoolConfig{Keep: keep, MaxKeep: 5 * testSize})
-			ok(t, s.Reset(third, 1))
-			m := &model{t: t, rng: rng, spool: s, log: newFakeLog(rng, third, 1), flushed: third}
+			m := &model{t: t, rng: rng, path: t.TempDir(), log: newFakeLog(rng, third, 1), flushed: third, durable: map[string]int{}}
+			var err error
+			m.spool, err = openSpool(&disk{path: m.path, fault: m.watch}, SpoolConfig{
+				SegmentSize: testSize, System: testSystem, Keep: keep, MaxKeep: 5 * testSize,
+			})
+			ok(t, err)
+			ok(t, m.spool.Reset(third, 1))
 			defer func() {
 				if t.Failed() {
 					t.Logf("what was done:\n%s", strings.Join(m.story, "\n"))
