@@ -80,10 +80,18 @@ func (r *Relay) session(ctx context.Context, conn net.Conn) {
 	if why := s.dead.Load(); why != nil {
 		accepted.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) //nolint:errcheck // then it is not told
 		accepted.Fatal(why)                                               //nolint:errcheck // see above
+		linger(conn)
 		err = why
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		r.log.InfoContext(ctx, "a subscriber left", "name", name, "from", accepted.RemoteAddr, "error", err)
+	}
+}
+
+// linger waits until the other side has closed the connection, for a moment.
+func linger(conn net.Conn) {
+	if err := conn.SetReadDeadline(time.Now().Add(lingerWait)); err == nil {
+		io.Copy(io.Discard, conn) //nolint:errcheck // whatever it is, it is over
 	}
 }
 
@@ -135,7 +143,7 @@ func (s *session) commands(ctx context.Context) error {
 			return err
 		}
 		err = s.execute(ctx, command)
-		if refused, ok := errors.AsType[*replication.Error](err); ok {
+		if refused, ok := errors.AsType[*replication.Error](err); ok && s.dead.Load() == nil {
 			err = s.conn.Fail(refused)
 		}
 		if err != nil {
