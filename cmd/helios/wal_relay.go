@@ -102,7 +102,8 @@ func (w *walRelay) run(ctx context.Context, s streams, args []string) error {
 	if err != nil {
 		return &failure{code: exitUsage, err: fmt.Errorf("wal relay: %w", plainWAL(err)), hint: "helios help wal relay"}
 	}
-	listener, err := net.Listen("tcp", w.listen)
+	var network net.ListenConfig
+	listener, err := network.Listen(ctx, "tcp", w.listen)
 	if err != nil {
 		return failed(fmt.Errorf("wal relay: %w", err), "choose another address with --listen")
 	}
@@ -112,7 +113,7 @@ func (w *walRelay) run(ctx context.Context, s streams, args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	w.cfg.Log.Info("relaying", "listen", listener.Addr().String(), "acknowledge", w.cfg.Acknowledge.String())
+	w.cfg.Log.InfoContext(ctx, "relaying", "listen", listener.Addr().String(), "acknowledge", w.cfg.Acknowledge.String())
 	if err := r.Run(ctx, listener); ctx.Err() == nil {
 		return failed(fmt.Errorf("wal relay: %w", plainWAL(err)), "")
 	}

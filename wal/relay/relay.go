@@ -232,7 +232,7 @@ func (r *Relay) watchSource(ctx context.Context) {
 		r.orphaned = orphaned
 		r.mu.Unlock()
 		if changed && orphaned {
-			r.log.WarnContext(ctx, "no source for too long: subscribers are turned away", "source", src.addr, "after", r.cfg.OrphanTimeout)
+			r.log.WarnContext(ctx, "no source for too long: subscribers are turned away", "from", src.addr, "after", r.cfg.OrphanTimeout)
 			r.disconnect(errOrphaned)
 		}
 	}

@@ -42,7 +42,7 @@ func (r *Relay) follow(ctx context.Context) error {
 			r.setSourceState(nil, err)
 			continue
 		}
-		r.log.WarnContext(ctx, "the source is lost", "source", r.source.Load().addr, "error", err)
+		r.log.WarnContext(ctx, "the source is lost", "from", r.source.Load().addr, "error", err)
 		r.setSourceState(nil, err)
 		if time.Since(began) > maxBackoff {
 			backoff = minBackoff
@@ -89,7 +89,7 @@ func (r *Relay) followOnce(parent context.Context) error {
 		return err
 	}
 	r.setSourceState(chosen.cfg, nil)
-	r.log.InfoContext(ctx, "following", "source", addr(chosen.cfg), "timeline", t, "from", at, "relay", chosen.isRelay())
+	r.log.InfoContext(ctx, "following", "from", addr(chosen.cfg), "timeline", t, "at", at, "relay", chosen.isRelay())
 	err = r.stream(ctx, chosen, at, t)
 	if cause := context.Cause(ctx); cause != nil && parent.Err() == nil {
 		return cause
@@ -130,7 +130,7 @@ func (r *Relay) watchOthers(ctx context.Context, chosen *candidate, cancel conte
 			if addr(cfg) == addr(chosen.cfg) || !r.isBetter(ctx, cfg, chosen) {
 				continue
 			}
-			r.log.InfoContext(ctx, "another source is better", "source", addr(cfg), "was", addr(chosen.cfg))
+			r.log.InfoContext(ctx, "another source is better", "from", addr(cfg), "was", addr(chosen.cfg))
 			cancel(errSourceChanged)
 			return
 		}
@@ -550,7 +550,7 @@ func (in *receiver) answer(ctx context.Context) {
 			asked = true
 		case <-tick.C:
 			if in.silentFor() > in.r.cfg.SourceTimeout {
-				in.r.log.WarnContext(ctx, "the source is silent", "source", addr(in.c.cfg), "for", in.silentFor().Round(time.Millisecond))
+				in.r.log.WarnContext(ctx, "the source is silent", "from", addr(in.c.cfg), "for", in.silentFor().Round(time.Millisecond))
 				in.c.client.Close() //nolint:errcheck // ends the read
 				return
 			}
@@ -637,7 +637,7 @@ func (in *receiver) farewell(ctx context.Context) bool {
 			continue
 		case <-wait.C:
 		}
-		r.log.WarnContext(ctx, "the source shuts down, and is not kept from it any longer", "source", addr(in.c.cfg), "unconfirmed", head)
+		r.log.WarnContext(ctx, "the source shuts down, and is not kept from it any longer", "from", addr(in.c.cfg), "unconfirmed", head)
 		in.c.client.Close() //nolint:errcheck // ends the read
 		return false
 	}
