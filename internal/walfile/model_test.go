@@ -263,7 +263,7 @@ func (m *model) stumble(do func() error, after *fakeLog, promised wal.LSN) {
 }
 
 func TestASpoolHoldsWhatWasFlushedWhateverHappens(t *testing.T) {
-	seeds, steps := 20, 60
+	seeds, steps := 10, 60
 	if testing.Short() {
 		seeds = 5
 	}

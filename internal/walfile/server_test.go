@@ -29,7 +29,7 @@ func serverOf(ctx context.Context, t *testing.T, n *pgtest.Node) *server {
 	t.Helper()
 	local, isLocal := n.Server().(*pgtest.LocalServer)
 	if !isLocal {
-		t.Skip("the server's files are not on this machine")
+		t.Fatalf("the server of %s is %T, want one whose files are on this machine", n.Name, n.Server())
 	}
 	text, err := pgtest.Value[string](ctx, n, "SELECT system_identifier::text FROM pg_control_system()")
 	ok(t, err)
