@@ -312,6 +312,42 @@ func tcpPair(t *testing.T) (client, server net.Conn) {
 	return client, server
 }
 
+func TestCloseDoesNotWaitForAServerThatDoesNotRead(t *testing.T) {
+	client, server := tcpPair(t)
+	if _, err := server.Write([]byte(copyBoth)); err != nil {
+		t.Fatal(err)
+	}
+	c := replication.ClientOn(client)
+	if started, _, err := c.Start(t.Context(), "", 1, 1, ""); !started || err != nil {
+		t.Fatal(started, err)
+	}
+	sent, received := make(chan error, 1), make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil {
+			err = c.SendCopy('x', make([]byte, 1<<20))
+		}
+		sent <- err
+	}()
+	go func() {
+		_, err := c.Next()
+		received <- err
+	}()
+	began := time.Now()
+	if err := c.Close(); err != nil {
+		t.Errorf("Close() = %v", err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("Close takes %v", took)
+	}
+	if err := <-sent; err == nil {
+		t.Error("SendCopy succeeds after Close")
+	}
+	if err := <-received; err == nil {
+		t.Error("Next succeeds after Close")
+	}
+}
+
 // maxIdle is what a session may keep while nothing happens, in bytes.
 const maxIdle = 16 << 10
 

@@ -12,15 +12,21 @@ import (
 	"github.com/heliosdb/helios/internal/replication"
 )
 
-// psql runs psql against a server and returns what it prints.
-func psql(t *testing.T, conninfo, password, command string) (string, error) {
+// programs returns where PostgreSQL's programs are.
+func programs(t *testing.T) pgctl.Binaries {
 	t.Helper()
 	binaries, err := pgctl.FindBinaries()
 	if err != nil && os.Getenv("CI") != "true" {
 		t.Skip(err)
 	}
 	pgtest.OK(t, err)
-	cmd := exec.CommandContext(pgtest.Context(t), binaries.Program("psql"), "-XAtq", "-d", conninfo, "-c", command)
+	return binaries
+}
+
+// psql runs psql against a server and returns what it prints.
+func psql(t *testing.T, conninfo, password, command string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(pgtest.Context(t), programs(t).Program("psql"), "-XAtq", "-d", conninfo, "-c", command)
 	cmd.Env = append(os.Environ(), "PGPASSWORD="+password, "PGCONNECT_TIMEOUT=20")
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
@@ -36,6 +42,7 @@ func TestPsqlTalksToASession(t *testing.T) {
 	addr := serve(t, server, s.handle)
 	_, port, err := net.SplitHostPort(addr)
 	pgtest.OK(t, err)
+	major := programs(t).Major()
 	base := "host=localhost hostaddr=127.0.0.1 port=" + port + " replication=1 user=standby "
 	verified := base + "sslmode=verify-full channel_binding=require sslrootcert=" + ca
 	for name, tt := range map[string]struct{ conninfo, password, command, want string }{
@@ -49,6 +56,9 @@ func TestPsqlTalksToASession(t *testing.T) {
 		"no replication": {strings.Replace(verified, "replication=1", "", 1), strange, "SELECT 1", "HINT:  This is a relay of write-ahead log."},
 		"next timeline":  {verified, strange, "START_REPLICATION 16/493E0 TIMELINE 3", "5|16/493E0"},
 	} {
+		if name == "next timeline" && major < 15 {
+			continue // psql shows the last result only, which has no rows
+		}
 		got, err := psql(t, tt.conninfo, tt.password, tt.command)
 		if !strings.Contains(got, tt.want) {
 			t.Errorf("%s: psql -c %q prints %q, %v; want %q", name, tt.command, got, err, tt.want)

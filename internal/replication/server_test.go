@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -93,7 +94,13 @@ func TestWhoHasNoEntryIsNotLetIn(t *testing.T) {
 
 func TestACertificateProvesWhoAClientIs(t *testing.T) {
 	a, ca := authority(t)
-	addr := serve(t, secured(t, a, replication.Certificate), newSender().handle)
+	server := secured(t, a, replication.Certificate)
+	var shown atomic.Value
+	server.Authenticate = func(s replication.Startup) replication.Method {
+		shown.Store(s.Certificate)
+		return replication.Certificate
+	}
+	addr := serve(t, server, newSender().handle)
 	certificate, key, err := a.Issue("standby")
 	pgtest.OK(t, err)
 	verified := "?sslmode=verify-full&sslrootcert=" + ca
@@ -109,6 +116,9 @@ func TestACertificateProvesWhoAClientIs(t *testing.T) {
 	} {
 		err := try(t, "postgres://"+tt.user+"@"+addr+"/x"+tt.params, "")
 		pg, _ := errors.AsType[*pgconn.PgError](err)
+		if tt.ok && shown.Load() != tt.user {
+			t.Errorf("%s: the certificate shown is %v's, want %s's", name, shown.Load(), tt.user)
+		}
 		if tt.ok != (err == nil) || !tt.ok && (pg == nil || pg.Code != "28000") {
 			t.Errorf("%s: got %v", name, err)
 		}

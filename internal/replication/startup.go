@@ -6,6 +6,7 @@ import (
 	"crypto/sha512"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"fmt"
 	"hash"
 	"io"
@@ -50,7 +51,8 @@ func (l *login) negotiate() ([]byte, error) {
 		if _, err := io.ReadFull(l.conn, header[1:]); err != nil {
 			return nil, err
 		}
-		length, code := startupCode(header)
+		// What the packet is for stands where a startup message has its version.
+		length, code := int(int32(binary.BigEndian.Uint32(header))), binary.BigEndian.Uint32(header[4:])
 		switch {
 		case code == cancelRequest:
 			return nil, ErrCancel
@@ -225,6 +227,9 @@ func (l *login) readStartup(body []byte) error {
 		TLS:               l.state != nil,
 		StartupParameters: parameters,
 	}
+	if l.state != nil && len(l.state.VerifiedChains) > 0 {
+		l.startup.Certificate = l.state.PeerCertificates[0].Subject.CommonName
+	}
 	if err := l.negotiateVersion(minor); err != nil {
 		return err
 	}
@@ -268,7 +273,7 @@ func (l *login) negotiateVersion(minor uint32) error {
 		return nil
 	}
 	slices.Sort(options)
-	l.version = protocolVersion(3, min(minor, newestMinor))
+	l.version = pgproto3.ProtocolVersion30 | min(minor, newestMinor)
 	message, err := (&pgproto3.NegotiateProtocolVersion{NewestMinorProtocol: l.version, UnrecognizedOptions: options}).Encode(nil)
 	if err == nil {
 		_, err = l.conn.Write(message)
