@@ -68,7 +68,7 @@ func TestTheLogIsReadAsItsServerReadsIt(t *testing.T) {
 	})); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"-i", "-q"}, {"-n", "-c", "2", "-t", "400"}} {
+	for _, args := range [][]string{{"-i", "-q"}, {"-n", "-c", "2", "-t", "200"}} {
 		if out, err := program(ctx, server.Binaries(), "pgbench", append(args, server.ConnString())...).CombinedOutput(); err != nil {
 			t.Fatalf("pgbench %q: %v: %s", args, err, out)
 		}
