@@ -238,8 +238,8 @@ func (r *Replicator) countingLocked() []Confirmation {
 		if s.timeline == 0 || s.timeline != r.timeline || !r.policy.counts(s.name) || s.relay && len(r.policy.Names) == 0 {
 			continue
 		}
-		if old := latest[s.name]; old == nil || old.serial < s.serial {
-			latest[s.name] = s
+		if old := latest[sameName(s.name)]; old == nil || old.serial < s.serial {
+			latest[sameName(s.name)] = s
 		}
 	}
 	of := make([]Confirmation, 0, len(latest))
