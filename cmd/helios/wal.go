@@ -5,8 +5,8 @@ func walCommand() command {
 	return command{
 		name:    "wal",
 		args:    "COMMAND",
-		summary: "look into the write-ahead log",
+		summary: "relay the write-ahead log, and look into it",
 		about:   "helios help wal COMMAND says more.",
-		parts:   []command{walDumpCommand()},
+		parts:   []command{walRelayCommand(), walStatsCommand(), walDumpCommand()},
 	}
 }

@@ -31,10 +31,10 @@ func prepared(password string) string {
 // and every space is a plain one.
 func mapped(r rune) rune {
 	switch {
-	case r == 0xAD, r == 0x34F, r == 0x1806, 0x180B <= r && r <= 0x180D, 0x200B <= r && r <= 0x200D,
+	case r == 0xAD, r == 0x34F, r == 0x1806, 0x180B <= r && r <= 0x180D, r == 0x200C, r == 0x200D,
 		r == 0x2060, 0xFE00 <= r && r <= 0xFE0F, r == 0xFEFF:
 		return -1
-	case r != ' ' && unicode.Is(unicode.Zs, r):
+	case unicode.Is(unicode.Zs, r), r == 0x200B:
 		return ' '
 	}
 	return r

@@ -1,181 +1,22 @@
 package replication_test
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
+	"bytes"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/heliosdb/helios/internal/pgtest"
 	"github.com/heliosdb/helios/internal/replication"
-	"github.com/heliosdb/helios/wal"
 )
-
-// serve runs a server for the time of a test, with a goroutine for each session,
-// and returns where it listens.
-func serve(t *testing.T, s *replication.Server, handle func(*replication.Session)) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	pgtest.OK(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	t.Cleanup(func() {
-		cancel()
-		listener.Close()
-		running.Wait()
-	})
-	running.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() {
-				session, err := s.Accept(ctx, conn)
-				if err != nil {
-					return
-				}
-				stop := context.AfterFunc(ctx, func() { session.Close() })
-				defer stop()
-				defer session.Close()
-				handle(session)
-			})
-		}
-	})
-	return listener.Addr().String()
-}
-
-// trusting is a server that lets everybody in.
-func trusting() *replication.Server {
-	return &replication.Server{
-		Authenticate: func(replication.Startup) replication.Method { return replication.Trust },
-		Parameters:   parameters,
-	}
-}
-
-func parameters() map[string]string {
-	return map[string]string{"server_version": "15.18 (Debian)", "integer_datetimes": "on", "in_hot_standby": "on"}
-}
-
-// A sender is a small walsender: it has some WAL on timeline 3, and after that
-// timeline 5.
-type sender struct {
-	begin, end wal.LSN
-	statuses   chan replication.Status
-	commands   chan replication.Command
-}
-
-const senderWAL = 300_000
-
-func newSender() *sender {
-	const begin = wal.LSN(0x16_00000000)
-	return &sender{begin: begin, end: begin + senderWAL, statuses: make(chan replication.Status, 10), commands: make(chan replication.Command, 100)}
-}
-
-// content returns the byte at a position.
-func content(at wal.LSN) byte { return byte(at*2654435761>>7) ^ byte(at) }
-
-func (s *sender) next() wal.Position { return wal.Position{Timeline: 5, LSN: s.end} }
-
-// handle answers commands until the client goes.
-func (s *sender) handle(session *replication.Session) {
-	for {
-		c, err := session.ReadCommand()
-		if err != nil {
-			return
-		}
-		s.commands <- c
-		if err := s.answer(session, c); err != nil {
-			return
-		}
-	}
-}
-
-func text(values ...string) [][]byte {
-	row := make([][]byte, len(values))
-	for i, v := range values {
-		row[i] = []byte(v)
-	}
-	return row
-}
-
-func (s *sender) answer(session *replication.Session, c replication.Command) error {
-	switch c := c.(type) {
-	case replication.IdentifySystem:
-		columns := []replication.Column{{Name: "systemid", OID: replication.TypeText}, {Name: "timeline", OID: replication.TypeInt4}, {Name: "xlogpos", OID: replication.TypeText}, {Name: "dbname", OID: replication.TypeText}}
-		return session.Result("IDENTIFY_SYSTEM", columns, append(text("7", "3", s.end.String()), nil))
-	case replication.Show:
-		return session.Result("SHOW", []replication.Column{{Name: c.Name, OID: replication.TypeText}}, text("16MB"))
-	case replication.DropSlot:
-		return session.Complete("DROP_REPLICATION_SLOT")
-	case replication.TimelineHistory:
-		return session.Result("TIMELINE_HISTORY", []replication.Column{{Name: "filename", OID: replication.TypeText}, {Name: "content", OID: replication.TypeBytea}},
-			text("00000003.history", strings.Repeat("1\t0/40F4C78\tno recovery target specified\n", 1000)))
-	case replication.StartReplication:
-		if c.At == s.end {
-			return session.NextTimeline(s.next())
-		}
-		return s.stream(session, c.At)
-	default:
-		return session.Fail(&replication.Error{Code: "0A000", Message: "not here", Detail: "a detail", Hint: "a hint"})
-	}
-}
-
-// stream sends all WAL, then waits until the client has ended the stream.
-func (s *sender) stream(session *replication.Session, at wal.LSN) error {
-	if err := session.StartCopy(); err != nil {
-		return err
-	}
-	for _, size := range []int{1, 0, 100, 5000, 131072, senderWAL} {
-		part := make([]byte, min(size, int(s.end-at)))
-		for i := range part {
-			part[i] = content(at + wal.LSN(i))
-		}
-		header := replication.AppendDataHeader(nil, at, s.end, time.Now(), len(part))
-		keepalive := replication.AppendKeepalive(nil, s.end, time.Now(), true)
-		if err := session.Write(header, part, keepalive); err != nil {
-			return err
-		}
-		at += wal.LSN(len(part))
-	}
-	if err := session.SendCopyDone(); err != nil {
-		return err
-	}
-	for {
-		payload, err := session.ReadCopy()
-		if errors.Is(err, replication.ErrCopyDone) {
-			return session.EndCopy(s.next())
-		}
-		if err != nil {
-			return err
-		}
-		if status, err := replication.ParseStatus(payload); err == nil {
-			s.statuses <- status
-		}
-	}
-}
-
-// receiveAll reads what a sender has, and how it ends.
-func receiveAll(t *testing.T, c *replication.Client, s *sender) replication.Event {
-	t.Helper()
-	got := receive(t, c, s.begin, s.end)
-	for i, b := range got {
-		if at := s.begin + wal.LSN(i); b != content(at) {
-			t.Fatalf("byte at %s is %d, want %d", at, b, content(at))
-		}
-	}
-	return awaitEnd(t, c)
-}
 
 func TestWhatASessionSendsAClientReceives(t *testing.T) {
 	s := newSender()
@@ -210,95 +51,177 @@ func TestWhatASessionSendsAClientReceives(t *testing.T) {
 	pgtest.OK(t, c.Close())
 }
 
-func TestASessionKnowsItsClient(t *testing.T) {
-	sessions := make(chan *replication.Session, 2)
+func TestOnlySimpleQueriesAreTaken(t *testing.T) {
+	s := newSender()
+	_, f := dialed(t, serve(t, trusting(), s.handle))
+	wantError := func(what, code string) {
+		t.Helper()
+		if e := await[*pgproto3.ErrorResponse](t, f); e.Code != code || e.Severity != "ERROR" {
+			t.Errorf("%s: got %+v, want %s", what, e, code)
+		}
+	}
+	say(t, f, &pgproto3.Parse{Query: "SELECT 1"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Query{String: "IDENTIFY_SYSTEM"}, &pgproto3.Sync{})
+	wantError("extended protocol", "08P01")
+	await[*pgproto3.ReadyForQuery](t, f)
+	say(t, f, &pgproto3.FunctionCall{})
+	wantError("function call", "08P01")
+	await[*pgproto3.ReadyForQuery](t, f)
+	say(t, f, &pgproto3.CopyData{}, &pgproto3.CopyDone{}, &pgproto3.CopyFail{}, &pgproto3.Flush{}, &pgproto3.Query{String: " ; "})
+	await[*pgproto3.EmptyQueryResponse](t, f)
+	await[*pgproto3.ReadyForQuery](t, f)
+	say(t, f, &pgproto3.Query{String: "SHOW"})
+	wantError("syntax error", "42601")
+	await[*pgproto3.ReadyForQuery](t, f)
+	say(t, f, &pgproto3.Query{String: "SELECT '" + strings.Repeat("x", 100_000) + "'"})
+	wantError("a query", "0A000")
+	if c, ok := (<-s.commands).(replication.Unknown); !ok || len(c.Text) != 100_009 {
+		t.Errorf("the first command is %T, want the query", c)
+	}
+}
+
+func TestAMessageThatIsTooLongEndsTheSession(t *testing.T) {
+	ended := make(chan error, 1)
 	addr := serve(t, trusting(), func(s *replication.Session) {
-		sessions <- s
-		_, _ = s.ReadCommand()
+		_, err := s.ReadCommand()
+		ended <- err
 	})
-	var pids []uint32
-	for range 2 {
-		connectTo(t, "postgres://standby@"+addr+"/replication?sslmode=disable&application_name=n2&wal_sender_timeout=5s")
-		s := <-sessions
-		if s.User != "standby" || s.ApplicationName != "n2" || s.TLS || s.StartupParameters["wal_sender_timeout"] != "5s" || !strings.HasPrefix(s.RemoteAddr, "127.0.0.1:") {
-			t.Errorf("session is %+v", s.Startup)
-		}
-		pids = append(pids, s.PID)
+	conn, f := dialed(t, addr)
+	_, err := conn.Write([]byte("Q\x7f\xff\xff\xff"))
+	pgtest.OK(t, err)
+	if e := await[*pgproto3.ErrorResponse](t, f); e.Code != "08P01" || e.Severity != "FATAL" {
+		t.Errorf("got %+v", e)
 	}
-	if pids[0] == pids[1] || pids[0] == 0 {
-		t.Errorf("pids are %d", pids)
+	if err := <-ended; err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("ReadCommand() = %v, want an error that is not io.EOF", err)
 	}
 }
 
-// secured is a server with a certificate and one user with a password.
-func secured(t *testing.T, authority *pgtest.Authority, method replication.Method) *replication.Server {
-	t.Helper()
-	certificate, key, err := authority.Issue("127.0.0.1", "localhost")
-	pgtest.OK(t, err)
-	pair, err := tls.X509KeyPair(certificate, key)
-	pgtest.OK(t, err)
-	verifier, err := replication.NewVerifier("sécret")
-	pgtest.OK(t, err)
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(authority.PEM())
-	return &replication.Server{
-		TLS:          &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool},
-		Authenticate: func(replication.Startup) replication.Method { return method },
-		Verifier: func(user string) (replication.Verifier, bool) {
-			return verifier, user == "standby"
-		},
-		Parameters: parameters,
-	}
-}
-
-// write puts files into a directory of the test.
-func write(t *testing.T, name string, content []byte) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	pgtest.OK(t, os.WriteFile(path, content, 0o600))
-	return path
-}
-
-func authority(t *testing.T) (a *pgtest.Authority, caFile string) {
-	t.Helper()
-	a, err := pgtest.NewAuthority()
-	pgtest.OK(t, err)
-	return a, write(t, "ca.crt", a.PEM())
-}
-
-// try connects and asks who the server is.
-func try(t *testing.T, dsn, password string) error {
-	t.Helper()
-	cfg, err := pgconn.ParseConfig(dsn)
-	pgtest.OK(t, err)
-	cfg.Password = password
-	c, err := replication.Connect(pgtest.Context(t), cfg)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	_, err = c.Identify(pgtest.Context(t))
-	return err
-}
-
-func TestAClientProvesByItsPasswordWhoItIs(t *testing.T) {
-	a, ca := authority(t)
-	addr := serve(t, secured(t, a, replication.Password), newSender().handle)
-	verified := "?sslmode=verify-full&sslrootcert=" + ca
-	for name, tt := range map[string]struct{ params, user, password, code string }{
-		"channel binding":         {verified + "&channel_binding=require", "standby", "sécret", ""},
-		"no channel binding":      {verified + "&channel_binding=disable", "standby", "sécret", ""},
-		"TLS from the first byte": {verified + "&channel_binding=require&sslnegotiation=direct", "standby", "sécret", ""},
-		"no TLS":                  {"?sslmode=disable", "standby", "sécret", ""},
-		"wrong password":          {verified, "standby", "secret", "28P01"},
-		"unknown user":            {verified, "nobody", "sécret", "28P01"},
+func TestAStreamEndsAsItsClientEndsIt(t *testing.T) {
+	for name, tt := range map[string]struct {
+		say  []pgproto3.FrontendMessage
+		want error // nil: any that is none of these
+	}{
+		"done":          {[]pgproto3.FrontendMessage{&pgproto3.CopyDone{}}, replication.ErrCopyDone},
+		"terminated":    {[]pgproto3.FrontendMessage{&pgproto3.Terminate{}}, io.EOF},
+		"failed":        {[]pgproto3.FrontendMessage{&pgproto3.CopyFail{Message: "no"}}, nil},
+		"out of place":  {[]pgproto3.FrontendMessage{&pgproto3.Query{String: "x"}}, nil},
+		"empty message": {[]pgproto3.FrontendMessage{&pgproto3.CopyData{}}, nil},
 	} {
-		err := try(t, "postgres://"+tt.user+"@"+addr+"/replication"+tt.params, tt.password)
-		pg, _ := errors.AsType[*pgconn.PgError](err)
-		switch {
-		case tt.code == "" && err == nil:
-		case pg == nil || pg.Code != tt.code || pg.Severity != "FATAL" || pg.Message != fmt.Sprintf("password authentication failed for user %q", tt.user):
-			t.Errorf("%s: got %v, want %q", name, err, tt.code)
+		got := make(chan error, 1)
+		addr := serve(t, trusting(), func(s *replication.Session) {
+			if err := s.StartCopy(); err != nil {
+				got <- err
+				return
+			}
+			for {
+				payload, err := s.ReadCopy()
+				if err != nil {
+					got <- err
+					return
+				}
+				if len(payload) != 7000 && len(payload) != 3 || payload[0] != 'x' {
+					t.Errorf("%s: a payload of %d bytes", name, len(payload))
+				}
+			}
+		})
+		_, f := dialed(t, addr)
+		say(t, f, &pgproto3.CopyData{Data: []byte("xyz")}, &pgproto3.CopyData{Data: bytes.Repeat([]byte("x"), 7000)}, &pgproto3.CopyData{Data: []byte("xyz")})
+		say(t, f, tt.say...)
+		err := <-got
+		if tt.want != nil && !errors.Is(err, tt.want) || tt.want == nil && (err == nil || errors.Is(err, io.EOF) || errors.Is(err, replication.ErrCopyDone)) {
+			t.Errorf("%s: ReadCopy() = %v, want %v", name, err, tt.want)
 		}
+	}
+}
+
+func TestAReadThatTimesOutMayBeRepeated(t *testing.T) {
+	timedOut, got := make(chan struct{}, 1), make(chan string, 1)
+	addr := serve(t, trusting(), func(s *replication.Session) {
+		pgtest.OK(t, s.StartCopy())
+		for {
+			pgtest.OK(t, s.SetReadDeadline(time.Now().Add(5*time.Millisecond)))
+			payload, err := s.ReadCopy()
+			if err == nil {
+				got <- string(payload)
+				return
+			}
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("ReadCopy() = %v, want a timeout", err)
+				return
+			}
+			select {
+			case timedOut <- struct{}{}:
+			default:
+			}
+		}
+	})
+	conn, _ := dialed(t, addr)
+	for _, part := range []string{"d\x00", "\x00\x00\x07x", "y", "z"} {
+		<-timedOut
+		_, err := conn.Write([]byte(part))
+		pgtest.OK(t, err)
+	}
+	if text := <-got; text != "xyz" {
+		t.Errorf("ReadCopy() = %q, want xyz", text)
+	}
+}
+
+func TestAWriteThatWasCutShortIsTheLast(t *testing.T) {
+	failed := make(chan error, 2)
+	addr := serve(t, trusting(), func(s *replication.Session) {
+		message := replication.AppendCopy(nil, 'x', make([]byte, 1<<20))
+		pgtest.OK(t, s.SetWriteDeadline(time.Now().Add(50*time.Millisecond)))
+		var err error
+		for err == nil {
+			err = s.Write(message[:10], message[10:])
+		}
+		failed <- err
+		pgtest.OK(t, s.SetWriteDeadline(time.Time{}))
+		failed <- s.Write(message)
+	})
+	dialed(t, addr)
+	for range 2 {
+		if err := <-failed; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("Write() = %v, want a timeout", err)
+		}
+	}
+}
+
+func TestManyMayWriteAndNoMessageIsTorn(t *testing.T) {
+	a, ca := authority(t)
+	const writers, messages = 4, 200
+	addr := serve(t, secured(t, a, replication.Trust), func(s *replication.Session) {
+		if _, err := s.ReadCommand(); err != nil {
+			return
+		}
+		pgtest.OK(t, s.StartCopy())
+		var writing sync.WaitGroup
+		for w := range writers {
+			writing.Go(func() {
+				for i := range messages {
+					body := bytes.Repeat([]byte{byte(w)}, i*i%40_000)
+					header := replication.AppendDataHeader(nil, 0, 0, time.Now(), len(body))
+					pgtest.OK(t, s.Write(header, body[:len(body)/3], body[len(body)/3:]))
+				}
+			})
+		}
+		writing.Wait()
+		pgtest.OK(t, s.SendCopyDone())
+		_, _ = s.ReadCopy()
+	})
+	for _, params := range []string{"?sslmode=disable", "?sslmode=verify-full&sslrootcert=" + ca} {
+		c := connectTo(t, "postgres://standby@"+addr+"/x"+params)
+		start(t, c, 0, 0)
+		for range writers * messages {
+			e := next(t, c)
+			body := make([]byte, e.Size)
+			if n, err := c.Read(body); n != e.Size || err != nil && e.Size > 0 {
+				t.Fatalf("Read() = %d, %v; want %d", n, err, e.Size)
+			}
+			if e.Kind != replication.KindData || len(body) > 0 && !bytes.Equal(body, bytes.Repeat(body[:1], len(body))) {
+				t.Fatalf("a torn message: %+v", e)
+			}
+		}
+		c.Close()
 	}
 }

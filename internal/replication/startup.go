@@ -147,6 +147,7 @@ func (s *Server) tlsConfig(hello *tls.ClientHelloInfo, leaf *[]byte) (*tls.Confi
 	cfg := base.Clone()
 	cfg.GetConfigForClient = nil
 	cfg.SessionTicketsDisabled = true
+	cfg.DynamicRecordSizingDisabled = true // a stream is not read by a browser
 	cfg.NextProtos = []string{alpn}
 	cfg.Certificates = nil
 	cfg.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {

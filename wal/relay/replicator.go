@@ -372,7 +372,7 @@ type Metrics struct {
 	CompressedBytes int64               `json:"compressed_bytes"` // what they came to
 	Ratio           float64             `json:"ratio"`            // FrameBytes / CompressedBytes; 1 if there were none
 	Confirmed       Confirmation        `json:"confirmed"`        // what the source is told
-	Subscribers     []SubscriberMetrics `json:"subscribers"`      // by name
+	Subscribers     []SubscriberMetrics `json:"subscribers"`      // who streams or has streamed, by name
 }
 
 // SubscriberMetrics are the figures of one subscriber since it registered.
@@ -409,6 +409,9 @@ func (r *Replicator) Metrics() Metrics {
 	defer r.mu.Unlock()
 	m.Timeline = r.timeline
 	for _, s := range r.subs {
+		if s.timeline == 0 && s.sent.Load() == 0 { // it only asks
+			continue
+		}
 		m.Subscribers = append(m.Subscribers, r.metricsOfLocked(s, now))
 	}
 	slices.SortFunc(m.Subscribers, func(a, b SubscriberMetrics) int {

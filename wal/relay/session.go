@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -79,10 +80,18 @@ func (r *Relay) session(ctx context.Context, conn net.Conn) {
 	if why := s.dead.Load(); why != nil {
 		accepted.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) //nolint:errcheck // then it is not told
 		accepted.Fatal(why)                                               //nolint:errcheck // see above
+		linger(conn)
 		err = why
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		r.log.InfoContext(ctx, "a subscriber left", "name", name, "from", accepted.RemoteAddr, "error", err)
+	}
+}
+
+// linger waits until the other side has closed the connection, for a moment.
+func linger(conn net.Conn) {
+	if err := conn.SetReadDeadline(time.Now().Add(lingerWait)); err == nil {
+		io.Copy(io.Discard, conn) //nolint:errcheck // whatever it is, it is over
 	}
 }
 
@@ -134,7 +143,7 @@ func (s *session) commands(ctx context.Context) error {
 			return err
 		}
 		err = s.execute(ctx, command)
-		if refused, ok := errors.AsType[*replication.Error](err); ok {
+		if refused, ok := errors.AsType[*replication.Error](err); ok && s.dead.Load() == nil {
 			err = s.conn.Fail(refused)
 		}
 		if err != nil {
@@ -195,11 +204,22 @@ func (s *session) identify(b *branch) error {
 
 func (s *session) show(b *branch, name string) error {
 	value, ok := b.setting(name)
+	if name == StatusParameter {
+		status, err := json.Marshal(s.r.Status())
+		if err != nil {
+			return err
+		}
+		value, ok = string(status), true
+	}
 	if !ok {
 		return &replication.Error{Code: "42704", Message: fmt.Sprintf("unrecognized configuration parameter %q", name)}
 	}
 	return s.conn.Result("SHOW", []replication.Column{{Name: name, OID: oidText}}, [][]byte{[]byte(value)})
 }
+
+// StatusParameter is what to SHOW on a replication connection to a relay for its
+// [Status], as JSON.
+const StatusParameter = "helios_status"
 
 // setting returns what SHOW tells.
 func (b *branch) setting(name string) (string, bool) {

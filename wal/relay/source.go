@@ -83,6 +83,7 @@ func (r *Relay) followOnce(parent context.Context) error {
 		case <-ctx.Done():
 		}
 	})
+	watching.Go(func() { r.watchOthers(ctx, chosen, cancel) })
 	at, t, err := r.adopt(ctx, chosen)
 	if err != nil {
 		return err
@@ -94,6 +95,60 @@ func (r *Relay) followOnce(parent context.Context) error {
 		return cause
 	}
 	return err
+}
+
+const (
+	// watchStandby is how often the other candidates are looked at while a standby
+	// is followed. It may be one that stands behind this relay, and waits for
+	// it in vain.
+	watchStandby = 500 * time.Millisecond
+	// watchPrimary is how often while a primary is: it may be one that was left
+	// behind and does not know it.
+	watchPrimary = 2 * time.Second
+)
+
+// watchOthers ends following the chosen source when another candidate is
+// better: on a newer timeline, or the primary where the chosen is none.
+func (r *Relay) watchOthers(ctx context.Context, chosen *candidate, cancel context.CancelCauseFunc) {
+	sources := *r.sources.Load()
+	if len(sources) < 2 {
+		return
+	}
+	every := watchPrimary
+	if chosen.id.InRecovery {
+		every = watchStandby
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, cfg := range sources {
+			if addr(cfg) == addr(chosen.cfg) || !r.isBetter(ctx, cfg, chosen) {
+				continue
+			}
+			r.log.InfoContext(ctx, "another source is better", "source", addr(cfg), "was", addr(chosen.cfg))
+			cancel(errSourceChanged)
+			return
+		}
+	}
+}
+
+// isBetter reports whether the source answers, and should be followed in place
+// of the chosen one.
+func (r *Relay) isBetter(ctx context.Context, cfg *pgconn.Config, chosen *candidate) bool {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
+	defer cancel()
+	c, err := r.ask(ctx, cfg)
+	if err != nil {
+		return false
+	}
+	c.client.Close() //nolint:errcheck // it was only asked
+	now := r.branch.Load().timeline()
+	return c.id.Timeline > now || c.id.Timeline == now && chosen.id.InRecovery && !c.id.InRecovery
 }
 
 // A candidate is a source that answers.
@@ -186,11 +241,13 @@ func (r *Relay) ask(ctx context.Context, cfg *pgconn.Config) (_ *candidate, err 
 // adopt makes the source's branch of history the relay's, and returns where its
 // stream is to begin, and on which timeline.
 func (r *Relay) adopt(ctx context.Context, c *candidate) (wal.LSN, wal.Timeline, error) {
-	theirs, err := c.branch(ctx)
+	bounded, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
+	defer cancel()
+	theirs, err := c.branch(bounded)
 	if err != nil {
 		return 0, 0, err
 	}
-	r.fetchHistories(ctx, c.client, theirs)
+	r.fetchHistories(bounded, c.client, theirs)
 	ours := r.branch.Load()
 	if ours == nil {
 		return r.beginHere(ctx, theirs)
@@ -314,7 +371,7 @@ func (r *Relay) advance(b *branch, at wal.LSN) error {
 // the source ends or is lost.
 func (r *Relay) stream(ctx context.Context, c *candidate, at wal.LSN, t wal.Timeline) error {
 	for {
-		started, next, err := c.client.Start(ctx, "", at, t, c.options)
+		started, next, err := r.begin(ctx, c, at, t)
 		if err != nil {
 			return err
 		}
@@ -333,12 +390,21 @@ func (r *Relay) stream(ctx context.Context, c *candidate, at wal.LSN, t wal.Time
 	}
 }
 
+// begin has the source begin to stream.
+func (r *Relay) begin(ctx context.Context, c *candidate, at wal.LSN, t wal.Timeline) (bool, wal.Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
+	defer cancel()
+	return c.client.Start(ctx, "", at, t, c.options)
+}
+
 // nextTimeline follows the source from timeline t to the next.
 func (r *Relay) nextTimeline(ctx context.Context, c *candidate, t wal.Timeline, next wal.Position) error {
 	if next.Timeline <= t {
 		return fmt.Errorf("relay: timeline %s is said to follow %s", next.Timeline, t)
 	}
-	file, err := c.client.History(ctx, next.Timeline)
+	bounded, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
+	defer cancel()
+	file, err := c.client.History(bounded, next.Timeline)
 	if err != nil {
 		return err
 	}
