@@ -2,6 +2,7 @@ package walfile
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -116,8 +117,7 @@ func isHistoryName(name string) bool {
 func TimelinesAt(h wal.History, now wal.Timeline, at wal.LSN, segmentSize int64) []wal.Timeline {
 	end := at - at%wal.LSN(segmentSize) + wal.LSN(segmentSize)
 	var found []wal.Timeline
-	for i := len(h) - 1; i >= 0; i-- {
-		s := h[i]
+	for _, s := range slices.Backward(h) {
 		if s.Timeline > now || s.LSN >= end {
 			continue
 		}

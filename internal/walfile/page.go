@@ -51,6 +51,13 @@ func pageStart(at wal.LSN) wal.LSN { return at - at%wal.PageSize }
 // pageAddress returns the position that a page header claims.
 func pageAddress(header []byte) wal.LSN { return wal.LSN(binary.LittleEndian.Uint64(header[8:])) }
 
+// isFiller reports whether a page has no header, as those between the end of WAL
+// in a segment and its own end, after pg_switch_wal (CopyXLogRecordToWAL in
+// xlog.c). A segment's first page is never one.
+func isFiller(header []byte) bool {
+	return [shortHeader]byte(header) == [shortHeader]byte{}
+}
+
 // badHeader says what is wrong with the first 24 bytes of a page in timeline
 // t's file, whose address is right; "" if nothing is. Pages that t has from its
 // predecessors keep their timelines.
