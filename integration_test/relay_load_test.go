@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"context"
+	"os"
 	osexec "os/exec"
 	"sync"
 	"testing"
@@ -16,7 +17,9 @@ func program(ctx context.Context, t testing.TB, name string, args ...string) *os
 	t.Helper()
 	bin, err := pgctl.FindBinaries()
 	pgtest.OK(t, err)
-	return osexec.CommandContext(ctx, bin.Program(name), args...)
+	cmd := osexec.CommandContext(ctx, bin.Program(name), args...)
+	cmd.Env = append(os.Environ(), "TZ=UTC", "LC_ALL=C")
+	return cmd
 }
 
 // run runs such a command, which has to succeed, and returns what it said.
