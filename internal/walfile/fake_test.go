@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	testSize   = int64(minSegmentSize)
+	testSize   = int64(wal.MinSegmentSize)
 	testSystem = uint64(7316482219234876543)
 )
 

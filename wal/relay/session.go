@@ -395,7 +395,7 @@ func (s *session) prepare(ctx context.Context, c replication.StartReplication) (
 			return nil, slotInUse(c.Slot, owner)
 		}
 	}
-	s.sub.begin(t)
+	s.sub.begin(t, c.At)
 	st.reader = s.r.buffer.Reader(c.At)
 	return st, nil
 }

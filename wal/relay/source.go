@@ -313,6 +313,9 @@ func (r *Relay) beginHere(ctx context.Context, b *branch) (wal.LSN, wal.Timeline
 		return 0, 0, err
 	}
 	r.replicator.marks.forget()
+	if r.spool != nil {
+		r.replicator.spool(r.spool.Flushed())
+	}
 	r.setBranch(&begun)
 	return at, t, nil
 }
@@ -583,7 +586,7 @@ func (in *receiver) tell(old *told, asked bool) error {
 		c = r.cfg.Gate(c)
 	}
 	if in.c.isRelay() {
-		now := appendPositions(nil, r.replicator.positions())
+		now := encodePositions(r.replicator.positions())
 		if !slices.Equal(now, old.positions) {
 			if err := client.SendCopy(kindPositions, now); err != nil {
 				return err

@@ -21,7 +21,6 @@ func (r *Relay) openSpool(ctx context.Context, b *branch, at wal.LSN) (wal.LSN, 
 	has := r.spool.Position()
 	if s, ok := b.span(has.Timeline); ok && has.LSN > 0 && has.LSN <= s.end && has.LSN <= max(b.identity.Flush, at) {
 		r.log.InfoContext(ctx, "the spool goes on", "dir", r.cfg.SpoolDir, "at", has)
-		r.replicator.spool(has.LSN)
 		return has.LSN, has.Timeline, nil
 	}
 	if has.LSN > 0 {
@@ -144,11 +143,10 @@ func (r *Relay) spoolSome(ctx context.Context, reader *Reader) (bool, error) {
 	if wrote == 0 {
 		return false, nil
 	}
-	flushed, err := r.spool.Sync()
-	if err != nil {
+	if _, err := r.spool.Sync(); err != nil {
 		return false, err
 	}
-	r.replicator.spool(flushed)
+	r.replicator.spool(r.spool.Flushed())
 	r.spool.SetFloor(r.slots.oldest())
 	return true, nil
 }
