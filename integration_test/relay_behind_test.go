@@ -30,7 +30,7 @@ func TestAStandbyOlderThanTheBufferIsServed(t *testing.T) {
 	}{
 		"from the source": {func(*testing.T, *pgtest.Cluster, *relay.Config) {}, false},
 		"from a directory of WAL": {func(t *testing.T, c *pgtest.Cluster, cfg *relay.Config) {
-			cfg.WALDir = filepath.Join(localDir(t, c.Nodes[2]), "pg_wal")
+			cfg.WALDir = filepath.Join(ownServer(t, c.Nodes[2]).Dir(), "pg_wal")
 		}, true},
 		"from the spool": {func(t *testing.T, _ *pgtest.Cluster, cfg *relay.Config) {
 			cfg.SpoolDir, cfg.Keep = t.TempDir(), 1<<30
