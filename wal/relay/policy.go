@@ -98,7 +98,7 @@ func ParsePolicy(text string) (Policy, error) {
 		switch {
 		case name == "":
 			return refused("a name is empty")
-		case name != "*" && slices.Contains(p.Names, name):
+		case p.counts(name) && len(p.Names) > 0:
 			return refused(fmt.Sprintf("%s is named twice", name))
 		}
 		p.Names = append(p.Names, name)
@@ -112,7 +112,8 @@ func ParsePolicy(text string) (Policy, error) {
 	return p, nil
 }
 
-// counts reports whether the subscriber of that name may be one of the k.
+// counts reports whether the subscriber of that name may be one of the k. As in
+// synchronous_standby_names, capitals and small letters are the same.
 func (p Policy) counts(name string) bool {
 	return len(p.Names) == 0 || slices.ContainsFunc(p.Names, func(n string) bool { return strings.EqualFold(n, name) })
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -238,8 +239,9 @@ func (r *Replicator) countingLocked() []Confirmation {
 		if s.timeline == 0 || s.timeline != r.timeline || !r.policy.counts(s.name) || s.relay && len(r.policy.Names) == 0 {
 			continue
 		}
-		if old := latest[s.name]; old == nil || old.serial < s.serial {
-			latest[s.name] = s
+		name := strings.ToLower(s.name) // as counts compares them
+		if old := latest[name]; old == nil || old.serial < s.serial {
+			latest[name] = s
 		}
 	}
 	of := make([]Confirmation, 0, len(latest))
