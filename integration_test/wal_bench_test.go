@@ -48,7 +48,7 @@ func tpcbLog(b *testing.B, pages string) (wal.LSN, []byte) {
 	server := ownServer(b, c.Primary())
 	ctx := pgtest.Context(b)
 	load := func(args ...string) {
-		if out, err := program(ctx, b, "pgbench", append(args, server.ConnString())...).CombinedOutput(); err != nil {
+		if out, err := program(ctx, server.Binaries(), "pgbench", append(args, server.ConnString())...).CombinedOutput(); err != nil {
 			b.Fatalf("pgbench %q: %v: %s", args, err, out)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	osexec "os/exec" // exec is a helper of these stories
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,6 +27,13 @@ func ownServer(t testing.TB, n *pgtest.Node) *pgtest.LocalServer {
 		t.Skip("servers in containers do not show their log's files")
 	}
 	return server
+}
+
+// program returns one of the programs that belong to a server, to run in UTC.
+func program(ctx context.Context, b pgctl.Binaries, name string, args ...string) *osexec.Cmd {
+	cmd := osexec.CommandContext(ctx, b.Program(name), args...)
+	cmd.Env = append(os.Environ(), "TZ=UTC", "LC_ALL=C")
+	return cmd
 }
 
 // simply runs statements one by one, as psql would.
@@ -74,7 +82,7 @@ func writeLoad(t testing.TB, n *pgtest.Node, server *pgtest.LocalServer) {
 	_, err := n.Conn(t).CopyFrom(ctx, pgx.Identifier{"heap"}, []string{"id", "n"}, rows)
 	pgtest.OK(t, err)
 	for _, args := range [][]string{{"-i", "-q"}, {"-n", "-c", "2", "-t", "200"}} {
-		if out, err := program(ctx, t, "pgbench", append(args, server.ConnString())...).CombinedOutput(); err != nil {
+		if out, err := program(ctx, server.Binaries(), "pgbench", append(args, server.ConnString())...).CombinedOutput(); err != nil {
 			t.Fatalf("pgbench %q: %v: %s", args, err, out)
 		}
 	}
@@ -125,7 +133,7 @@ func compareWithDump(t testing.TB, server *pgtest.LocalServer) {
 	pgtest.OK(t, err)
 	_, start, err := wal.SegmentSize(wal.DefaultSegmentSize).Parse(filepath.Base(files[0]))
 	pgtest.OK(t, err)
-	cmd := program(ctx, t, "pg_waldump", files[0], files[len(files)-1])
+	cmd := program(ctx, server.Binaries(), "pg_waldump", files[0], files[len(files)-1])
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint
 	out, err := cmd.StdoutPipe()
@@ -183,7 +191,8 @@ func sameRecord(r *wal.Record, line string) bool {
 // A log with every number of every manager is read by pg_waldump, which counts
 // records by name.
 func TestEveryOperationIsCalledAsTheServersProgramsCallIt(t *testing.T) {
-	ownServer(t, pgtest.New(t, pgtest.Options{}).Primary()) // it has to be of this machine
+	c := pgtest.New(t, pgtest.Options{})
+	server := ownServer(t, c.Primary())
 	log := walfake.New(major, 0x1000000)
 	for number := range 256 {
 		for info := 0; info < 256; info += 16 {
@@ -196,7 +205,7 @@ func TestEveryOperationIsCalledAsTheServersProgramsCallIt(t *testing.T) {
 	}
 	dir := t.TempDir()
 	pgtest.OK(t, os.WriteFile(filepath.Join(dir, "000000010000000000000001"), log.Segment(), 0o600))
-	cmd := program(pgtest.Context(t), t, "pg_waldump", "--stats=record", filepath.Join(dir, "000000010000000000000001"))
+	cmd := program(pgtest.Context(t), server.Binaries(), "pg_waldump", "--stats=record", filepath.Join(dir, "000000010000000000000001"))
 	out, _ := cmd.Output() // it does not like the end of the log
 	want := map[string]bool{}
 	for line := range strings.Lines(string(out)) {

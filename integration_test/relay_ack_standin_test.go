@@ -1,0 +1,154 @@
+package integration_test
+
+import (
+	"context"
+	"errors"
+	"hash/crc32"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/heliosdb/helios/internal/pgtest"
+	"github.com/heliosdb/helios/internal/replication"
+	"github.com/heliosdb/helios/wal"
+)
+
+// A standIn is a subscriber that speaks the protocol as a standby does, and
+// confirms what the test says. What it receives is summed up and thrown away.
+type standIn struct {
+	t      testing.TB
+	client *replication.Client
+	from   wal.LSN
+	done   sync.WaitGroup
+
+	mu                  sync.Mutex
+	at                  wal.LSN
+	sum                 uint32 // CRC-32C of the WAL from from to at
+	stop                wal.LSN
+	write, flush, apply bool // what is confirmed of what arrives; the others stay where they are
+	told                replication.Status
+	err                 error
+	changed             chan struct{}
+}
+
+// startStandIn subscribes at the start of the segment that the server writes.
+func startStandIn(t testing.TB, conninfo string) *standIn {
+	t.Helper()
+	return startStandInAt(t, conninfo, 0)
+}
+
+// startStandInAt is startStandIn for another position, unless that is 0.
+func startStandInAt(t testing.TB, conninfo string, from wal.LSN) *standIn {
+	t.Helper()
+	s, err := newStandIn(pgtest.Context(t), t, conninfo, from)
+	pgtest.OK(t, err)
+	t.Cleanup(s.leave)
+	s.done.Go(s.run)
+	return s
+}
+
+// newStandIn subscribes, and does not read yet.
+func newStandIn(ctx context.Context, t testing.TB, conninfo string, from wal.LSN) (*standIn, error) {
+	cfg, err := pgconn.ParseConfig(conninfo)
+	if err != nil {
+		return nil, err
+	}
+	client, err := replication.Connect(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	id, err := client.Identify(ctx)
+	if err == nil {
+		if from == 0 {
+			from = id.Flush &^ wal.LSN(id.SegmentSize-1)
+		}
+		_, _, err = client.Start(ctx, "", from, id.Timeline, "")
+	}
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	return &standIn{t: t, client: client, from: from, at: from, changed: make(chan struct{})}, nil
+}
+
+// leave ends the connection.
+func (s *standIn) leave() {
+	s.client.Close() //nolint:errcheck // nothing is lost with it
+	s.done.Wait()
+}
+
+// run takes WAL until the connection ends.
+func (s *standIn) run() {
+	buf := make([]byte, 128<<10)
+	for {
+		e, err := s.client.Next()
+		if err == nil && e.Kind == replication.KindData {
+			err = s.take(e, buf)
+		}
+		if err == nil && (e.Kind == replication.KindData || e.Reply) {
+			err = s.tell()
+		}
+		if err != nil {
+			s.mu.Lock()
+			s.err = err
+			s.wakeLocked()
+			s.mu.Unlock()
+			return
+		}
+	}
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// take sums up one message.
+func (s *standIn) take(e replication.Event, buf []byte) error {
+	data := buf[:e.Size]
+	if _, err := io.ReadFull(s.client, data); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.Start != s.at {
+		s.t.Errorf("WAL at %s follows what ends at %s", e.Start, s.at)
+	}
+	if s.stop != 0 {
+		data = data[:min(len(data), int(s.at.Behind(s.stop)))]
+	}
+	s.sum = crc32.Update(s.sum, castagnoli, data)
+	s.at += wal.LSN(len(data))
+	if s.stop != 0 && s.at >= s.stop {
+		s.wakeLocked()
+	}
+	return nil
+}
+
+func (s *standIn) wakeLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// confirm says which positions move with what arrives from now on, and to what has
+// arrived. The others stay where they are.
+func (s *standIn) confirm(write, flush, apply bool) {
+	s.t.Helper()
+	s.mu.Lock()
+	s.write, s.flush, s.apply = write, flush, apply
+	s.mu.Unlock()
+	pgtest.OK(s.t, s.tell())
+}
+
+// tell sends a status update.
+func (s *standIn) tell() error {
+	s.mu.Lock()
+	for position, moves := range map[*wal.LSN]bool{&s.told.Write: s.write, &s.told.Flush: s.flush, &s.told.Apply: s.apply} {
+		if moves {
+			*position = s.at
+		}
+	}
+	s.told.SentAt = time.Now()
+	status := s.told
+	s.mu.Unlock()
+	return s.client.SendStatus(status)
+}
