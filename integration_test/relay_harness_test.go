@@ -119,7 +119,7 @@ func hashOfTables(ctx context.Context, t testing.TB, n *pgtest.Node) string {
 	t.Helper()
 	conn, err := n.Connect(ctx)
 	pgtest.OK(t, err)
-	defer conn.Close(ctx) //nolint:errcheck // read what it had
+	defer conn.Close(ctx)
 	rows, err := conn.Query(ctx, `SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1`)
 	pgtest.OK(t, err)
 	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])

@@ -93,6 +93,9 @@ func (d *Decoder) Err() error { return d.err }
 // has returned nil without error, where the next chunk belongs.
 func (d *Decoder) Position() LSN { return d.at }
 
+// Buffered reports whether some of what was fed has not been looked at.
+func (d *Decoder) Buffered() bool { return len(d.in) > 0 }
+
 // Unfinished returns where the record under way began, and false if none is.
 // If the log ends there it was never written to its end.
 func (d *Decoder) Unfinished() (LSN, bool) { return d.record.LSN, len(d.partial) > 0 }

@@ -35,9 +35,9 @@ func (h *PageHeader) Size() int {
 	return shortPageHeader
 }
 
-// versionOf returns the major version that writes pages with this magic number
+// VersionOf returns the major version that writes pages with this magic number
 // (XLOG_PAGE_MAGIC), 0 if none is known to.
-func versionOf(magic uint16) int {
+func VersionOf(magic uint16) int {
 	switch magic {
 	case 0xD106:
 		return 13
@@ -80,7 +80,7 @@ func ParsePageHeader(page []byte) (PageHeader, error) {
 func parseShortHeader(page []byte) (h PageHeader, err error) {
 	magic := binary.LittleEndian.Uint16(page)
 	h = PageHeader{
-		Version:   versionOf(magic),
+		Version:   VersionOf(magic),
 		Timeline:  Timeline(binary.LittleEndian.Uint32(page[4:])),
 		LSN:       LSN(binary.LittleEndian.Uint64(page[8:])),
 		Remaining: binary.LittleEndian.Uint32(page[16:]),

@@ -183,28 +183,28 @@ func (r *Record) parseBody(body []byte) error {
 
 // String returns the record as pg_waldump prints it, but for what the manager has
 // to say about it behind the operation.
-func (r *Record) String() string {
-	text := make([]byte, 0, 256)
-	text = fmt.Appendf(text, "rmgr: %-11s len (rec/tot): %6d/%6d, tx: %10d, lsn: %X/%08X, prev %X/%08X, desc: %s",
-		r.Manager, len(r.Raw)-r.images, len(r.Raw), r.XID, uint64(r.LSN)>>32, uint32(r.LSN), uint64(r.Prev)>>32, uint32(r.Prev), r.Operation())
+func (r *Record) String() string { return string(r.Append(nil, RelFile.String)) }
+
+// Append appends what String returns to text, with relations named by name.
+func (r *Record) Append(text []byte, name func(RelFile) string) []byte {
+	text = fmt.Appendf(text, "rmgr: %-11s len (rec/tot): %6d/%6d, tx: %10d, lsn: %s, prev %s, desc: %s",
+		r.Manager, len(r.Raw)-r.images, len(r.Raw), r.XID, wide(r.LSN), wide(r.Prev), r.Operation())
 	for i := range r.Blocks() {
-		text = append(append(text, ", "...), r.blocks[i].String()...)
+		b := &r.blocks[i]
+		text = fmt.Appendf(text, ", blkref #%d: rel %s", b.ID, name(b.File))
+		if b.Fork != MainFork {
+			text = fmt.Appendf(text, " fork %s", b.Fork)
+		}
+		text = fmt.Appendf(text, " blk %d", b.Number)
+		switch {
+		case b.HasImage && b.Apply:
+			text = append(text, " FPW"...)
+		case b.HasImage:
+			text = append(text, " FPW for WAL verification"...)
+		}
 	}
-	return string(text)
+	return text
 }
 
-// String returns the reference as pg_waldump prints it, such as
-// "blkref #0: rel 1663/5/16384 blk 7 FPW".
-func (b *Block) String() string {
-	fork, image := "", ""
-	if b.Fork != MainFork {
-		fork = " fork " + b.Fork.String()
-	}
-	switch {
-	case b.HasImage && b.Apply:
-		image = " FPW"
-	case b.HasImage:
-		image = " FPW for WAL verification"
-	}
-	return fmt.Sprintf("blkref #%d: rel %s%s blk %d%s", b.ID, b.File, fork, b.Number, image)
-}
+// wide returns the text of a position with all the zeros that pg_waldump prints.
+func wide(l LSN) string { return fmt.Sprintf("%X/%08X", uint64(l)>>32, uint32(l)) }

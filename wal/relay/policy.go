@@ -52,9 +52,9 @@ func (p Policy) String() string {
 			names = strings.Join(p.Names, ", ")
 		}
 		return fmt.Sprintf("ANY %d (%s)", p.K, names)
-	default:
-		return "none"
+	case ConfirmNothing:
 	}
+	return "none"
 }
 
 // MarshalText returns the policy as ParsePolicy reads it.
@@ -79,27 +79,27 @@ func ParsePolicy(text string) (Policy, error) {
 	case strings.EqualFold(text, "receipt"):
 		return Policy{Mode: ConfirmReceipt}, nil
 	}
-	refused := func(why string) (Policy, error) {
-		return Policy{}, fmt.Errorf(`relay: acknowledge: %q: %s; write "none", "receipt" or "ANY 1 (standby1, standby2)"`, text, why)
+	refused := func(why string) error {
+		return fmt.Errorf(`relay: acknowledge: %q: %s; write "none", "receipt" or "ANY 1 (standby1, standby2)"`, text, why)
 	}
 	head, list, found := strings.Cut(text, "(")
 	list, closed := strings.CutSuffix(strings.TrimSpace(list), ")")
 	words := strings.Fields(head)
 	if !found || !closed || len(words) != 2 || !strings.EqualFold(words[0], "ANY") {
-		return refused("not understood")
+		return Policy{}, refused("not understood")
 	}
 	k, err := strconv.Atoi(words[1])
 	if err != nil || k < 1 {
-		return refused("the number of standbys must be 1 or more")
+		return Policy{}, refused("the number of standbys must be 1 or more")
 	}
 	p := Policy{Mode: ConfirmQuorum, K: k}
 	for name := range strings.SplitSeq(list, ",") {
 		name = strings.Trim(strings.TrimSpace(name), `"`)
 		switch {
 		case name == "":
-			return refused("a name is empty")
+			return Policy{}, refused("a name is empty")
 		case name != "*" && slices.Contains(p.Names, name):
-			return refused(fmt.Sprintf("%s is named twice", name))
+			return Policy{}, refused(fmt.Sprintf("%s is named twice", name))
 		}
 		p.Names = append(p.Names, name)
 	}
@@ -107,7 +107,7 @@ func ParsePolicy(text string) (Policy, error) {
 		p.Names = nil
 	}
 	if len(p.Names) > 0 && k > len(p.Names) {
-		return refused(fmt.Sprintf("only %d standbys are named, so that no commit would ever be confirmed", len(p.Names)))
+		return Policy{}, refused(fmt.Sprintf("only %d standbys are named, so that no commit would ever be confirmed", len(p.Names)))
 	}
 	return p, nil
 }

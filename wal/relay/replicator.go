@@ -274,9 +274,9 @@ func (r *Replicator) Confirmed() Confirmation {
 		return Confirmation{Write: head, Flush: min(r.spooled, head)}
 	case ConfirmQuorum:
 		return r.reached.clamped(head)
-	default:
-		return Confirmation{}
+	case ConfirmNothing:
 	}
+	return Confirmation{}
 }
 
 // Oldest returns the smallest flush position of the subscribers that have one,
@@ -372,7 +372,7 @@ type Metrics struct {
 	CompressedBytes int64               `json:"compressed_bytes"` // what they came to
 	Ratio           float64             `json:"ratio"`            // FrameBytes / CompressedBytes; 1 if there were none
 	Confirmed       Confirmation        `json:"confirmed"`        // what the source is told
-	Subscribers     []SubscriberMetrics `json:"subscribers"`      // by name
+	Subscribers     []SubscriberMetrics `json:"subscribers"`      // who streams or has streamed, by name
 }
 
 // SubscriberMetrics are the figures of one subscriber since it registered.
@@ -409,6 +409,9 @@ func (r *Replicator) Metrics() Metrics {
 	defer r.mu.Unlock()
 	m.Timeline = r.timeline
 	for _, s := range r.subs {
+		if s.timeline == 0 && s.sent.Load() == 0 { // it only asks
+			continue
+		}
 		m.Subscribers = append(m.Subscribers, r.metricsOfLocked(s, now))
 	}
 	slices.SortFunc(m.Subscribers, func(a, b SubscriberMetrics) int {
