@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/pool"
+	"github.com/heliosdb/helios/router"
 )
 
 // judge decides whether a statement whose attempt failed with err, before a
@@ -142,12 +143,10 @@ func (r *run) judgeServer(ctx context.Context, t *tries, refused *pgconn.PgError
 		t.tried = append(t.tried, r.place.node)
 	case r.place.replica && r.place.check && !r.conn.Result().HasPosition && !c.config.replicasOnly():
 		t.toPrimary = true // it may lack what the session has just created
-	case r.fenced(ctx, refused) && t.repeated < maxRefusals:
+	case r.fenced(ctx, refused, t):
 		t.repeated++
-		c.board.Doubt(r.place.node.name, refused)
-		c.prober.Kick("")
 		r.release()
-		return c.wait(ctx, t, c.routes.Load().replaced, unsent(r.place.node.name, refused))
+		return c.wait(ctx, t, c.routes.Load().replaced, unsent(r.place.node.name, fmt.Errorf("%w: %w", ErrNoPrimary, refused)))
 	default:
 		if tx := r.session.tx; tx != nil {
 			tx.failed = tx.failed || r.conn.TxStatus() == 'I'
@@ -171,16 +170,38 @@ func (r *run) forget(refused *pgconn.PgError) {
 }
 
 // fenced reports whether the supposed primary refuses a write because it is
-// none, or is none any more, rather than because of the transaction itself. A
-// server that does not report its role is asked.
-func (r *run) fenced(ctx context.Context, refused *pgconn.PgError) bool {
-	if refused.Code != codeReadOnly || r.place.replica || r.q.readOnlyTx || r.q.wish.node != "" {
+// none, or was none a moment ago, rather than because of the transaction itself,
+// and has it looked at. A server that does not report its role is asked.
+func (r *run) fenced(ctx context.Context, refused *pgconn.PgError, t *tries) bool {
+	c, n, tx := r.session.cluster, r.place.node, r.session.tx
+	if refused.Code != codeReadOnly || r.place.replica || r.q.wish.node != "" || tx != nil && tx.forbids || t.repeated >= maxRefusals {
 		return false
 	}
-	if err := r.conn.AskRole(ctx); err != nil {
+	own := r.mayBeReadOnly()
+	err := r.conn.AskRole(ctx)
+	switch {
+	case err == nil && (r.conn.InRecovery() || r.conn.ReadOnly() && !own):
+		c.board.Doubt(n.name, refused)
+		c.prober.Kick("")
+		return true
+	case own:
 		return false
+	case err != nil: // why it refuses is not known, but that it has
+		c.blame(n, err)
+	default: // the fence was lifted since, or else a trigger has made the transaction read-only
+		if t.unfenced++; t.unfenced > 1 {
+			return false
+		}
 	}
-	return r.conn.InRecovery() || r.conn.ReadOnly() && !r.conn.Touched()
+	c.prober.Kick(n.name)
+	return true
+}
+
+// mayBeReadOnly reports whether the session of a connection whose statement has
+// failed may be read-only by its own wish. What a statement of class Write has set
+// is undone with it; others may have committed on their way, as CALL does.
+func (r *run) mayBeReadOnly() bool {
+	return r.touched || r.conn.Touched() && r.q.stmt.Class > router.Write
 }
 
 // maxRefusals is how often a statement follows a primary that says it is none.

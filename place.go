@@ -31,6 +31,7 @@ type tries struct {
 	behind    int     // replicas that had not replayed enough
 	toPrimary bool    // a replica refused the statement, or cannot answer it
 	repeated  int     // times the statement was sent again to the node it came from
+	unfenced  int     // refusals as read-only by a primary that took writes when it was asked
 	attempts  int
 	resent    int       // times it was sent again after it had been sent
 	stalls    int       // waits in a row because the node took no connection

@@ -21,6 +21,7 @@ import (
 type tx struct {
 	session  *Conn
 	begin    string        // what opens it on the server
+	forbids  bool          // it was begun READ ONLY
 	readOnly bool          // and may run on a replica
 	begun    bool          // the server knows of it
 	wrote    bool          // a statement that may write was sent
@@ -88,6 +89,7 @@ func (s *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	t := &tx{session: s, begin: "BEGIN" + isolation, wish: wishOf(ctx)}
 	if opts.ReadOnly {
 		t.begin += " READ ONLY"
+		t.forbids = true
 		t.readOnly = level != sql.LevelSerializable
 	}
 	s.tx = t

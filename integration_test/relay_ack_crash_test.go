@@ -15,9 +15,8 @@ func TestNoAcknowledgedRowIsLostWithThePrimaryAndTheRelay(t *testing.T) {
 	c := newSyncCluster(t, 2)
 	ctx := pgtest.Context(t)
 	primary, n2, n3 := c.Primary(), c.Nodes[1], c.Nodes[2]
-	p := startRelayProcess(t, relayOrder{
-		Source: primary.Server().Conninfo(""), Name: syncName, BufferSize: 64 << 20,
-		Acknowledge: relay.Policy{Mode: relay.ConfirmQuorum, K: 1, Names: []string{"n2", "n3"}},
+	p := startRelayProcess(t, syncName, primary.Server().Conninfo(""), func(s *processSettings) {
+		s.Acknowledge = relay.Policy{Mode: relay.ConfirmQuorum, K: 1, Names: []string{"n2", "n3"}}
 	})
 	for _, s := range []*pgtest.Node{n2, n3} {
 		streamFrom(ctx, t, s, p.conninfo(s.Name))

@@ -160,6 +160,13 @@ func (s *standIn) sumUpTo(stop wal.LSN) (uint32, error) {
 	return s.sum, s.err
 }
 
+// position returns how far WAL has arrived.
+func (s *standIn) position() wal.LSN {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at
+}
+
 func (s *standIn) wakeLocked() {
 	close(s.changed)
 	s.changed = make(chan struct{})

@@ -62,7 +62,7 @@ func startWellspring(t testing.TB) *wellspring {
 	return w
 }
 
-func (w *wellspring) conninfo() string { return conninfoOf(w.t, w.listener.Addr().String(), "") }
+func (w *wellspring) conninfo() string { return conninfoTo(w.t, w.listener.Addr().String()) }
 
 func (w *wellspring) close() {
 	w.listener.Close() //nolint:errcheck // it is the end

@@ -162,13 +162,40 @@ func (s *soak) fence(t testing.TB) *pgtest.Node {
 	return s.takeOver(t)
 }
 
-// heal makes the old primary a replica, and returns when all replicas have
-// caught up.
+// heal makes the old primary a replica, and any other node that has received what
+// the new one has not, and returns when all replicas have caught up.
 func (s *soak) heal(t testing.TB, old *pgtest.Node) {
 	t.Helper()
 	s.book.awaitWrites(t, 20)
-	pgtest.OK(t, s.Rejoin(pgtest.Context(t), old))
+	for _, n := range s.Replicas() {
+		if n == old || s.strayed(t, n) {
+			pgtest.OK(t, s.Rejoin(pgtest.Context(t), n))
+		}
+	}
 	pgtest.OK(t, s.WaitCaughtUp(pgtest.Context(t)))
+}
+
+// strayed reports whether a replica has received more of the old primary's
+// timeline than the new primary has kept: the best voter was the best when it was
+// asked, and the last node is none. Such a replica never follows by itself.
+func (s *soak) strayed(t testing.TB, n *pgtest.Node) (strayed bool) {
+	t.Helper()
+	ctx := pgtest.Context(t)
+	pgtest.OK(t, s.Primary().Await(ctx, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1)", n.Name))
+	fork, err := s.Primary().ReplayLSN(ctx)
+	pgtest.OK(t, err)
+	timeline, err := pgtest.Value[int](ctx, s.Primary(), "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int")
+	pgtest.OK(t, err)
+	conn := n.Conn(t)
+	await(t, n.Name+" to follow, or to be past the fork", func() bool {
+		var follows bool
+		pgtest.OK(t, conn.QueryRow(ctx, `SELECT coalesce(max(received_tli), 0) = $1,
+			greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) > $2::text::pg_lsn
+			FROM pg_stat_wal_receiver`, timeline, fork.String()).Scan(&follows, &strayed))
+		strayed = strayed && !follows
+		return follows || strayed
+	})
+	return strayed
 }
 
 // flap disturbs the network of one replica after the other.

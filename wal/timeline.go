@@ -113,3 +113,18 @@ func (h History) Begin(t Timeline) (LSN, bool) {
 	}
 	return 0, false
 }
+
+// Ancestor reports whether what t wrote, up to some position, is in the past of
+// timeline now. h has to be whole, as a history file is: of a timeline that it
+// does not tell of, t is an ancestor only if it is older than all it tells of.
+func (h History) Ancestor(t, now Timeline) bool {
+	if t >= now || len(h) == 0 {
+		return t == now
+	}
+	_, began := h.Begin(t)
+	return began || t < h[0].Timeline
+}
+
+// HistoryFile returns the name of the timeline's history file, such as
+// 00000003.history. Timeline 1 has none.
+func (t Timeline) HistoryFile() string { return fmt.Sprintf("%08X.history", uint32(t)) }

@@ -66,3 +66,18 @@ func TestTextOfTimelineAndPosition(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestATimelineIsAnAncestorIfTheHistoryPassedThroughIt(t *testing.T) {
+	known := wal.History{{Timeline: 2, LSN: 100}, {Timeline: 5, LSN: 300}}
+	for of, want := range map[wal.Timeline]bool{1: true, 2: true, 3: false, 4: false, 5: true, 6: false} {
+		if got := known.Ancestor(of, 5); got != want {
+			t.Errorf("Ancestor(%s, 5) = %v, want %v", of, got, want)
+		}
+	}
+	if (wal.History{}).Ancestor(1, 2) {
+		t.Error("an empty history knows that 1 is an ancestor of 2")
+	}
+	if got := wal.Timeline(0x1A).HistoryFile(); got != "0000001A.history" {
+		t.Errorf("HistoryFile() = %q", got)
+	}
+}

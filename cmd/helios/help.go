@@ -22,18 +22,17 @@ func helpCommand() command {
 		about:   "Without a command it lists them all.",
 		flags: func(*flag.FlagSet) action {
 			return func(_ context.Context, s streams, args []string) error {
-				switch len(args) {
-				case 0:
+				if len(args) == 0 {
 					return listCommands(s.out)
-				case 1:
-					c, err := findCommand(args[0])
-					if err != nil {
-						return err
-					}
-					return c.help(s.out)
-				default:
+				}
+				c, rest, err := findCommand(args)
+				switch {
+				case err != nil:
+					return err
+				case len(rest) > 0:
 					return usageError("help: one command at a time", "helios help "+args[0])
 				}
+				return c.help(s.out)
 			}
 		},
 	}
@@ -42,21 +41,28 @@ func helpCommand() command {
 // listCommands writes what helios can do.
 func listCommands(w io.Writer) error {
 	fmt.Fprint(w, "helios is a database/sql driver for whole PostgreSQL clusters. This program shows what it does.\n\nUsage: helios COMMAND [FLAGS] [ARGUMENTS]\n\n")
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, c := range commands() {
-		fmt.Fprintf(table, "  %s\t%s\n", c.name, c.summary)
-	}
-	if err := table.Flush(); err != nil {
+	if err := listAll(w, commands()); err != nil {
 		return err
 	}
 	_, err := fmt.Fprint(w, "\nhelios help COMMAND says more. Exit codes: 0 all is well, 1 it is not, 2 the command line is wrong, 130 interrupted.\n")
 	return err
 }
 
+// listAll writes a line for each command.
+func listAll(w io.Writer, all []command) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range all {
+		fmt.Fprintf(table, "  %s\t%s\n", c.name, c.summary)
+	}
+	return table.Flush()
+}
+
 // help writes what one command is for and what its flags are.
 func (c *command) help(w io.Writer) error {
 	fs := newFlagSet(c.name)
-	c.flags(fs)
+	if c.parts == nil {
+		c.flags(fs)
+	}
 	usage := "Usage: helios " + c.name
 	if hasFlags(fs) {
 		usage += " [FLAGS]"
@@ -65,7 +71,11 @@ func (c *command) help(w io.Writer) error {
 		usage += " " + c.args
 	}
 	fmt.Fprintf(w, "helios %s: %s.\n\n%s\n\n%s\n", c.name, c.summary, usage, c.about)
-	if !hasFlags(fs) {
+	switch {
+	case c.parts != nil:
+		fmt.Fprintln(w)
+		return listAll(w, c.parts)
+	case !hasFlags(fs):
 		return nil
 	}
 	fmt.Fprint(w, "\nFlags:\n")
@@ -99,18 +109,27 @@ func flagMeaning(f *flag.Flag) string {
 	return fmt.Sprintf("%s (%s)", usage, f.DefValue)
 }
 
-// findCommand returns the command called name. The error suggests another one
-// if the name resembles it.
-func findCommand(name string) (*command, error) {
-	all := commands()
+// findCommand returns the command that words begin with, and the words behind it.
+func findCommand(words []string) (c *command, rest []string, err error) {
+	c, err = findNamed(commands(), "", words[0])
+	for rest = words[1:]; err == nil && c.parts != nil && len(rest) > 0 && !isHelp(rest[0]); rest = rest[1:] {
+		c, err = findNamed(c.parts, c.name, rest[0])
+	}
+	return c, rest, err
+}
+
+// findNamed returns the one of all commands, which are the parts of group, that
+// is called name. The error suggests another one if the name resembles it.
+func findNamed(all []command, group, name string) (*command, error) {
+	name = strings.TrimSpace(group + " " + name)
 	if i := slices.IndexFunc(all, func(c command) bool { return c.name == name }); i >= 0 {
 		return &all[i], nil
 	}
 	nearest := slices.MinFunc(all, func(a, b command) int {
 		return cmp.Compare(spelling.Distance(name, a.name), spelling.Distance(name, b.name))
 	})
-	hint := "helios help lists the commands"
-	if spelling.Distance(name, nearest.name) <= len(nearest.name)/2 {
+	hint := strings.TrimSpace("helios help "+group) + " lists the commands"
+	if own := len(nearest.name) - len(group); spelling.Distance(name, nearest.name) <= own/2 {
 		hint = "did you mean helios " + nearest.name + "?"
 	}
 	return nil, usageError(fmt.Sprintf("unknown command %q", name), hint)

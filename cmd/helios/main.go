@@ -45,13 +45,14 @@ type streams struct {
 
 // A command is one subcommand.
 type command struct {
-	name    string
+	name    string // with that of the command it is a part of in front, such as "wal dump"
 	args    string // what follows the flags in its usage; "" for nothing
 	summary string // one phrase
 	about   string // what its help says below the usage
 	// flags declares the command's flags and returns what it does once they are
 	// parsed. The arguments it gets are those that are no flags.
 	flags func(*flag.FlagSet) action
+	parts []command // what it is made of; then it has no flags and does nothing itself
 }
 
 // action does the work of a command.
@@ -60,7 +61,7 @@ type action func(ctx context.Context, s streams, args []string) error
 // commands returns all subcommands in the order of the help. It is a function,
 // since help itself is one of them.
 func commands() []command {
-	return []command{demoCommand(), routeCommand(), pingCommand(), benchCommand(), versionCommand(), helpCommand()}
+	return []command{demoCommand(), routeCommand(), pingCommand(), benchCommand(), walCommand(), versionCommand(), helpCommand()}
 }
 
 // run executes one command line and returns the exit code.
@@ -85,13 +86,18 @@ func dispatch(ctx context.Context, args []string, s streams) error {
 	if isHelp(args[0]) {
 		args[0] = "help"
 	}
-	c, err := findCommand(args[0])
-	if err != nil {
+	c, args, err := findCommand(args)
+	switch {
+	case err != nil:
 		return err
+	case c.parts != nil && len(args) > 0 && isHelp(args[0]):
+		return c.help(s.out)
+	case c.parts != nil:
+		return usageError(c.name+": does nothing by itself", "helios help "+c.name+" lists what it has")
 	}
 	fs := newFlagSet(c.name)
 	do := c.flags(fs)
-	rest, err := parseFlags(fs, args[1:])
+	rest, err := parseFlags(fs, args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return c.help(s.out)

@@ -52,6 +52,7 @@ file is a name and the verifier that pg_authid.rolpassword has, or a password.
 It runs until it is interrupted. "helios wal stats" asks it how it is.`,
 		flags: func(fs *flag.FlagSet) action {
 			w := &walRelay{cfg: relay.DefaultConfig()}
+			w.batch = int64(w.cfg.BatchSize)
 			fs.StringVar(&w.source, "source", "", "`DSN` of the server to follow")
 			fs.StringVar(&w.listen, "listen", "127.0.0.1:5433", "`ADDR` to serve standbys on, host:port")
 			fs.StringVar(&w.cfg.Name, "name", w.cfg.Name, "application_`NAME` at the source")
@@ -95,13 +96,14 @@ func (w *walRelay) run(ctx context.Context, s streams, args []string) error {
 		return usageError(fmt.Sprintf("wal relay: %q is not understood", args[0]), "helios help wal relay")
 	}
 	if err := w.configure(s.err); err != nil {
-		return &failure{code: exitUsage, err: fmt.Errorf("wal relay: %w", plain(err)), hint: "helios help wal relay"}
+		return &failure{code: exitUsage, err: fmt.Errorf("wal relay: %w", plainWAL(err)), hint: "helios help wal relay"}
 	}
 	r, err := relay.New(w.cfg)
 	if err != nil {
-		return &failure{code: exitUsage, err: fmt.Errorf("wal relay: %w", err), hint: "helios help wal relay"}
+		return &failure{code: exitUsage, err: fmt.Errorf("wal relay: %w", plainWAL(err)), hint: "helios help wal relay"}
 	}
-	listener, err := net.Listen("tcp", w.listen)
+	var network net.ListenConfig
+	listener, err := network.Listen(ctx, "tcp", w.listen)
 	if err != nil {
 		return failed(fmt.Errorf("wal relay: %w", err), "choose another address with --listen")
 	}
@@ -111,11 +113,19 @@ func (w *walRelay) run(ctx context.Context, s streams, args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	w.cfg.Log.Info("relaying", "listen", listener.Addr().String(), "acknowledge", w.cfg.Acknowledge.String())
+	w.cfg.Log.InfoContext(ctx, "relaying", "listen", listener.Addr().String(), "acknowledge", w.cfg.Acknowledge.String())
 	if err := r.Run(ctx, listener); ctx.Err() == nil {
-		return failed(fmt.Errorf("wal relay: %w", err), "")
+		return failed(fmt.Errorf("wal relay: %w", plainWAL(err)), "")
 	}
 	return nil
+}
+
+// plainWAL drops the prefix of the relay's errors, which the command's says too.
+func plainWAL(err error) error {
+	if text, ok := strings.CutPrefix(err.Error(), "relay: "); ok {
+		return errors.New(text)
+	}
+	return plain(err)
 }
 
 // guard refuses to serve other machines without knowing whom.
@@ -135,9 +145,7 @@ func (w *walRelay) configure(log io.Writer) error {
 		level = slog.LevelWarn
 	}
 	w.cfg.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level}))
-	if w.batch != 0 {
-		w.cfg.BatchSize = int(w.batch)
-	}
+	w.cfg.BatchSize = int(w.batch)
 	if w.source == "" {
 		return errors.New("no --source: say which server to follow")
 	}

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// An Authority issues certificates to servers of tests. It lives in memory: who
+// An Authority issues certificates for tests. It lives in memory: who
 // trusts it trusts nobody outside of this process.
 type Authority struct {
 	certificate *x509.Certificate
@@ -44,7 +44,8 @@ func NewAuthority() (*Authority, error) {
 func (a *Authority) PEM() []byte { return encode("CERTIFICATE", a.certificate.Raw) }
 
 // Issue returns a certificate for a server that is reached under the given IP
-// addresses or names, and its key, both as PEM.
+// addresses or names, or for a client whose name is the first of them, and its
+// key, both as PEM.
 func (a *Authority) Issue(hosts ...string) (certificate, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -52,7 +53,7 @@ func (a *Authority) Issue(hosts ...string) (certificate, key []byte, err error) 
 	}
 	template := certificateFor(hosts[0])
 	template.KeyUsage = x509.KeyUsageDigitalSignature
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	for _, host := range hosts {
 		if ip := net.ParseIP(host); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)

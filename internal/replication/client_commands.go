@@ -55,7 +55,7 @@ func (c *Client) inRecovery(ctx context.Context) (bool, error) {
 	if hot, ok := c.parameters["in_hot_standby"]; ok {
 		return hot == "on", nil
 	}
-	text, err := c.show(ctx, "transaction_read_only")
+	text, err := c.Show(ctx, "transaction_read_only")
 	return text == "on", err
 }
 
@@ -64,7 +64,7 @@ func (c *Client) walSegmentSize(ctx context.Context) (int64, error) {
 	if c.segmentSize != 0 {
 		return c.segmentSize, nil
 	}
-	text, err := c.show(ctx, "wal_segment_size")
+	text, err := c.Show(ctx, "wal_segment_size")
 	if err != nil {
 		return 0, err
 	}
@@ -122,8 +122,8 @@ func (c *Client) ReadSlot(ctx context.Context, name string) (Slot, error) {
 	return slot, err
 }
 
-// show returns a setting.
-func (c *Client) show(ctx context.Context, name string) (string, error) {
+// Show returns a setting of the server, as SHOW prints it.
+func (c *Client) Show(ctx context.Context, name string) (string, error) {
 	row, err := c.row(ctx, "SHOW "+name, 1)
 	if err != nil {
 		return "", err

@@ -17,7 +17,9 @@ import (
 // that is "". Timeline 0 is the server's own. If started, Next has the stream.
 // If not, and err is nil, the timeline ended right there: next says how it goes
 // on, and the connection takes commands as before. Options are appended to the
-// command as they are.
+// command as they are. Some of what is wrong with a request the server finds out
+// after it has begun to stream, a position that it does not have among them: it is
+// Next that returns such an error.
 func (c *Client) Start(ctx context.Context, slot string, at wal.LSN, t wal.Timeline, options string) (started bool, next wal.Position, err error) {
 	var text strings.Builder
 	text.WriteString("START_REPLICATION ")
@@ -183,6 +185,9 @@ func (e *Event) fill(b []byte) {
 // Read reads what follows the header of the event that Next returned last. It
 // fills p unless the event ends before; behind its last byte there is io.EOF.
 func (c *Client) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	if c.left == 0 || c.phase != streaming {
 		return 0, io.EOF
 	}

@@ -197,11 +197,11 @@ func (p *parser) timeline() wal.Timeline {
 }
 
 func (p *parser) show() Command {
-	name := p.identifier()
+	parts := []string{p.identifier()}
 	for p.take(tokenPunctuation, ".") {
-		name += "." + p.identifier()
+		parts = append(parts, p.identifier())
 	}
-	return Show{Name: name}
+	return Show{Name: strings.Join(parts, ".")}
 }
 
 func (p *parser) createSlot() Command {

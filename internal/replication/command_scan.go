@@ -43,9 +43,11 @@ func (s *scanner) next() token {
 	}
 	switch c := s.text[0]; {
 	case c == '"':
-		return s.quotedIdentifier()
+		name, ok := s.quoted(`"`)
+		return quotedToken(tokenIdentifier, truncated(name), ok)
 	case c == '\'':
-		return s.quotedString()
+		value, ok := s.quoted("'")
+		return quotedToken(tokenString, value, ok)
 	case isDigit(c):
 		return token{tokenNumber, s.cut(span(s.text, isDigit))}
 	case beginsWord(c):
@@ -62,37 +64,32 @@ func (s *scanner) cut(n int) string {
 	return taken
 }
 
-// quotedIdentifier reads a name in double quotes. Two of them are not one within
-// it: PostgreSQL's scanner for these commands has no such rule.
-func (s *scanner) quotedIdentifier() token {
-	s.cut(1)
-	end := strings.IndexByte(s.text, '"')
-	if end < 0 {
-		s.text = ""
-		return token{kind: tokenUnterminated}
-	}
-	name := s.cut(end)
-	s.cut(1)
-	return token{tokenIdentifier, truncated(name)}
-}
-
-// quotedString reads a string in single quotes. Two of them are one within it.
-func (s *scanner) quotedString() token {
-	var value strings.Builder
-	for quoted := true; quoted; quoted = strings.HasPrefix(s.text, "'") {
+// quoted reads what stands between two quotes of a kind. Two of them are one
+// within it; PostgreSQL 15 and older know that in strings only, and refuse such
+// names.
+func (s *scanner) quoted(quote string) (value string, ok bool) {
+	var b strings.Builder
+	for {
 		s.cut(1)
-		end := strings.IndexByte(s.text, '\'')
+		end := strings.Index(s.text, quote)
 		if end < 0 {
 			s.text = ""
-			return token{kind: tokenUnterminated}
+			return "", false
 		}
-		value.WriteString(s.cut(end))
+		b.WriteString(s.cut(end))
 		s.cut(1)
-		if strings.HasPrefix(s.text, "'") {
-			value.WriteByte('\'')
+		if !strings.HasPrefix(s.text, quote) {
+			return b.String(), true
 		}
+		b.WriteString(quote)
 	}
-	return token{tokenString, value.String()}
+}
+
+func quotedToken(kind tokenKind, text string, terminated bool) token {
+	if !terminated {
+		return token{kind: tokenUnterminated}
+	}
+	return token{kind, text}
 }
 
 // wordToken returns a keyword, or a name.

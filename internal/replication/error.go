@@ -14,11 +14,9 @@ func (e *Error) Error() string { return e.Message + " (SQLSTATE " + e.Code + ")"
 
 // SQLSTATEs of what this package itself complains of.
 const (
-	codeSyntax            = "42601"
-	codeProtocol          = "08P01"
-	codeNotSupported      = "0A000"
-	codeNoAuthorization   = "28000"
-	codeWrongPassword     = "28P01"
-	codeCannotConnectNow  = "57P03"
-	codeTooManyConnection = "53300"
+	codeSyntax          = "42601"
+	codeProtocol        = "08P01"
+	codeNotSupported    = "0A000"
+	codeNoAuthorization = "28000"
+	codeWrongPassword   = "28P01"
 )

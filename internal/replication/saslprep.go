@@ -31,10 +31,10 @@ func prepared(password string) string {
 // and every space is a plain one.
 func mapped(r rune) rune {
 	switch {
-	case r == 0xAD, r == 0x34F, r == 0x1806, 0x180B <= r && r <= 0x180D, 0x200B <= r && r <= 0x200D,
+	case r == 0xAD, r == 0x34F, r == 0x1806, 0x180B <= r && r <= 0x180D, r == 0x200C, r == 0x200D,
 		r == 0x2060, 0xFE00 <= r && r <= 0xFE0F, r == 0xFEFF:
 		return -1
-	case r != ' ' && unicode.Is(unicode.Zs, r):
+	case unicode.Is(unicode.Zs, r), r == 0x200B:
 		return ' '
 	}
 	return r
@@ -55,7 +55,9 @@ func prohibited(r rune) bool {
 // oneDirection is the rule of RFC 3454, section 6: text that is written from
 // right to left begins and ends with such a letter, and has none of the others.
 func oneDirection(text string) bool {
-	rightToLeft := func(r rune) bool { return unicode.In(r, unicode.Hebrew, unicode.Arabic, unicode.Syriac, unicode.Thaana) && !unicode.Is(unicode.Mn, r) }
+	rightToLeft := func(r rune) bool {
+		return unicode.In(r, unicode.Hebrew, unicode.Arabic, unicode.Syriac, unicode.Thaana) && !unicode.Is(unicode.Mn, r)
+	}
 	if !strings.ContainsFunc(text, rightToLeft) {
 		return true
 	}

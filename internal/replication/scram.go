@@ -63,16 +63,21 @@ func NewVerifier(password string) (Verifier, error) {
 	if password == "" {
 		return Verifier{}, errors.New("replication: an empty password")
 	}
-	v := Verifier{Iterations: defaultIterations, Salt: make([]byte, saltSize)}
-	rand.Read(v.Salt) //nolint:errcheck // it never fails
-	salted, err := pbkdf2.Key(sha256.New, prepared(password), v.Salt, v.Iterations, sha256.Size)
+	salt := make([]byte, saltSize)
+	rand.Read(salt)
+	return newVerifier(password, salt, defaultIterations)
+}
+
+func newVerifier(password string, salt []byte, iterations int) (Verifier, error) {
+	salted, err := pbkdf2.Key(sha256.New, prepared(password), salt, iterations, sha256.Size)
 	if err != nil {
 		return Verifier{}, fmt.Errorf("replication: %w", err)
 	}
 	client := mac(salted, []byte("Client Key"))
-	v.StoredKey = sha256.Sum256(client[:])
-	v.ServerKey = mac(salted, []byte("Server Key"))
-	return v, nil
+	return Verifier{
+		Iterations: iterations, Salt: salt,
+		StoredKey: sha256.Sum256(client[:]), ServerKey: mac(salted, []byte("Server Key")),
+	}, nil
 }
 
 // String returns the verifier as PostgreSQL keeps it. It is nearly as secret as

@@ -29,6 +29,7 @@ type Session struct {
 
 	writing  sync.Mutex
 	vector   net.Buffers // guarded by writing; kept for its capacity
+	rest     net.Buffers // guarded by writing; what is left of vector
 	writeErr error       // guarded by writing; what is on the wire ends within a message
 }
 
@@ -114,7 +115,7 @@ func (s *Session) refuse(kind byte) error {
 	switch kind {
 	case 'P', 'B', 'E', 'D', 'C':
 		s.skip = true
-		return s.Write(encodeError(nil, "ERROR", protocolError("extended query protocol not supported in a replication connection")))
+		return s.Write(encodeError("ERROR", protocolError("extended query protocol not supported in a replication connection")))
 	case 'F':
 		return s.Fail(protocolError("fastpath function calls not supported in a replication connection"))
 	case 'S':
@@ -199,7 +200,7 @@ func (s *Session) Complete(tag string) error { return s.say(complete(tag), ready
 // Fail answers a command with an error. The client may send another one. In a
 // stream it ends the stream.
 func (s *Session) Fail(e *Error) error {
-	message, err := ready().Encode(encodeError(nil, "ERROR", e))
+	message, err := ready().Encode(encodeError("ERROR", e))
 	if err != nil {
 		return err
 	}
@@ -207,7 +208,7 @@ func (s *Session) Fail(e *Error) error {
 }
 
 // Fatal tells the client why the connection ends. The caller closes it.
-func (s *Session) Fatal(e *Error) error { return s.Write(encodeError(nil, "FATAL", e)) }
+func (s *Session) Fatal(e *Error) error { return s.Write(encodeError("FATAL", e)) }
 
 // say writes messages, all at once.
 func (s *Session) say(messages ...pgproto3.BackendMessage) error {
@@ -254,8 +255,8 @@ func typeSize(oid uint32) int16 {
 	}
 }
 
-// encodeError appends an ErrorResponse.
-func encodeError(dst []byte, severity string, e *Error) []byte {
+// encodeError returns an ErrorResponse.
+func encodeError(severity string, e *Error) []byte {
 	fields := []string{"S" + severity, "V" + severity, "C" + e.Code, "M" + e.Message}
 	if e.Detail != "" {
 		fields = append(fields, "D"+e.Detail)
@@ -264,5 +265,5 @@ func encodeError(dst []byte, severity string, e *Error) []byte {
 		fields = append(fields, "H"+e.Hint)
 	}
 	body := strings.Join(fields, "\x00") + "\x00\x00"
-	return append(appendHeader(dst, 'E', len(body)), body...)
+	return append(appendHeader(nil, 'E', len(body)), body...)
 }

@@ -86,8 +86,8 @@ func (s *Session) writeLocked(parts [][]byte) error {
 	}
 	// WriteTo eats what it is given, and the parts are the caller's.
 	s.vector = append(s.vector[:0], parts...)
-	rest := s.vector
-	_, err := rest.WriteTo(s.conn)
+	s.rest = s.vector
+	_, err := s.rest.WriteTo(s.conn)
 	clear(s.vector)
 	return err
 }

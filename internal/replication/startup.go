@@ -6,7 +6,9 @@ import (
 	"crypto/sha512"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"fmt"
+	"hash"
 	"io"
 	"net"
 	"slices"
@@ -49,7 +51,8 @@ func (l *login) negotiate() ([]byte, error) {
 		if _, err := io.ReadFull(l.conn, header[1:]); err != nil {
 			return nil, err
 		}
-		length, code := startupCode(header)
+		// What the packet is for stands where a startup message has its version.
+		length, code := int(int32(binary.BigEndian.Uint32(header))), binary.BigEndian.Uint32(header[4:])
 		switch {
 		case code == cancelRequest:
 			return nil, ErrCancel
@@ -146,6 +149,7 @@ func (s *Server) tlsConfig(hello *tls.ClientHelloInfo, leaf *[]byte) (*tls.Confi
 	cfg := base.Clone()
 	cfg.GetConfigForClient = nil
 	cfg.SessionTicketsDisabled = true
+	cfg.DynamicRecordSizingDisabled = true // a stream is not read by a browser
 	cfg.NextProtos = []string{alpn}
 	cfg.Certificates = nil
 	cfg.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -184,19 +188,19 @@ func certificateHash(der []byte) []byte {
 	if err != nil {
 		return nil
 	}
-	switch certificate.SignatureAlgorithm {
-	case x509.MD5WithRSA, x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.SHA256WithRSA, x509.SHA256WithRSAPSS, x509.ECDSAWithSHA256:
-		sum := sha256.Sum256(der)
-		return sum[:]
-	case x509.SHA384WithRSA, x509.SHA384WithRSAPSS, x509.ECDSAWithSHA384:
-		sum := sha512.Sum384(der)
-		return sum[:]
-	case x509.SHA512WithRSA, x509.SHA512WithRSAPSS, x509.ECDSAWithSHA512:
-		sum := sha512.Sum512(der)
-		return sum[:]
+	var h hash.Hash
+	switch name := certificate.SignatureAlgorithm.String(); {
+	case strings.Contains(name, "MD5"), strings.Contains(name, "SHA1"), strings.Contains(name, "SHA256"):
+		h = sha256.New()
+	case strings.Contains(name, "SHA384"):
+		h = sha512.New384()
+	case strings.Contains(name, "SHA512"):
+		h = sha512.New()
 	default:
 		return nil
 	}
+	h.Write(der)
+	return h.Sum(nil)
 }
 
 // newestMinor is the newest minor version of the protocol that is spoken here,
@@ -222,6 +226,9 @@ func (l *login) readStartup(body []byte) error {
 		RemoteAddr:        l.conn.RemoteAddr().String(),
 		TLS:               l.state != nil,
 		StartupParameters: parameters,
+	}
+	if l.state != nil && len(l.state.VerifiedChains) > 0 {
+		l.startup.Certificate = l.state.PeerCertificates[0].Subject.CommonName
 	}
 	if err := l.negotiateVersion(minor); err != nil {
 		return err
@@ -266,7 +273,7 @@ func (l *login) negotiateVersion(minor uint32) error {
 		return nil
 	}
 	slices.Sort(options)
-	l.version = protocolVersion(3, min(minor, newestMinor))
+	l.version = pgproto3.ProtocolVersion30 | min(minor, newestMinor)
 	message, err := (&pgproto3.NegotiateProtocolVersion{NewestMinorProtocol: l.version, UnrecognizedOptions: options}).Encode(nil)
 	if err == nil {
 		_, err = l.conn.Write(message)

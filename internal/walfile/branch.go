@@ -115,6 +115,9 @@ func (s *Spool) SwitchTimeline(t wal.Timeline, at wal.LSN, historyFile []byte) e
 		if err := s.truncateLocked(at); err != nil {
 			return err
 		}
+		if err := s.loadLocked(); err != nil { // cuts the file
+			return err
+		}
 		if err := s.disk.replace(historyName(t), bytes.NewReader(historyFile)); err != nil {
 			return err
 		}

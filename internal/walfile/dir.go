@@ -25,10 +25,11 @@ type Dir struct {
 
 	gate sync.RWMutex // shared by reads; held by a spool that replaces what its files hold
 
-	mu     sync.Mutex
-	open   []*segment // guarded by mu
-	clock  uint64     // guarded by mu; counts uses
-	closed bool       // guarded by mu
+	mu      sync.Mutex
+	open    []*segment           // guarded by mu
+	clock   uint64               // guarded by mu; counts uses
+	headers []*[shortHeader]byte // guarded by mu; to read headers into, while no read has them
+	closed  bool                 // guarded by mu
 }
 
 // OpenDir describes a directory of WAL of the cluster with the given system
@@ -117,41 +118,70 @@ func (d *Dir) readFrom(s *segment, p []byte, at wal.LSN) (int, error) {
 // belong there; ErrNotKept if that is none.
 //
 // A server may begin to overwrite the file, which then has another name, while
-// it is being read. It does so from the front to the back. So the header of the
-// first page, read after everything else, vouches for all the bytes.
+// it is being read. It does so from the front to the back. So the segment's
+// first header, read after everything else, vouches for all the bytes.
 func (d *Dir) read(s *segment, p []byte, at wal.LSN) (int, error) {
 	n, err := s.file.ReadAt(p, d.offset(at))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, failed(err)
 	}
-	first, end := pageStart(at), at+wal.LSN(n)
-	var h [shortHeader]byte
-	for page := first + wal.PageSize; page < end; page += wal.PageSize {
-		header := p[page-at : n]
-		if len(header) < shortHeader {
-			if _, err := s.file.ReadAt(h[:], d.offset(page)); err != nil {
-				end = page
-				break
-			}
-			header = h[:]
+	h := d.takeHeader()
+	defer d.giveHeader(h)
+	end := at + wal.LSN(n)
+	for page := pageStart(at); page < end; page += wal.PageSize {
+		header := h[:]
+		if page >= at && end-page >= shortHeader {
+			header = p[page-at:]
+		} else if _, err := s.file.ReadAt(header, d.offset(page)); err != nil {
+			end = page
+			break
 		}
-		if !d.belongs(header, page, s.id.timeline) {
+		if err := d.checkPage(header, page, s); err != nil {
+			if page <= at {
+				return 0, err
+			}
 			end = page
 			break
 		}
 	}
-	if _, err := s.file.ReadAt(h[:], d.offset(first)); err != nil || pageAddress(h[:]) != first || end <= at {
+	if _, err := s.file.ReadAt(h[:], 0); err != nil || pageAddress(h[:]) != s.id.start(d.size) || end <= at {
 		return 0, ErrNotKept
-	}
-	if reason := badHeader(h[:], s.id.timeline); reason != "" {
-		return 0, &PageError{Path: s.file.Name(), LSN: first, Reason: reason}
 	}
 	return int(end - at), nil
 }
 
-// belongs reports whether a page header is right for its place.
-func (d *Dir) belongs(header []byte, page wal.LSN, t wal.Timeline) bool {
-	return pageAddress(header) == page && badHeader(header, t) == ""
+// checkPage returns an error unless a page header is right for its place.
+func (d *Dir) checkPage(header []byte, page wal.LSN, s *segment) error {
+	if isFiller(header) && d.offset(page) != 0 {
+		return nil
+	}
+	if pageAddress(header) != page {
+		return ErrNotKept
+	}
+	if reason := badHeader(header, s.id.timeline); reason != "" {
+		return &PageError{Path: s.file.Name(), LSN: page, Reason: reason}
+	}
+	return nil
+}
+
+// takeHeader returns room for a header. On the stack it would not stay: the race
+// detector looks at what a system call is given.
+func (d *Dir) takeHeader() *[shortHeader]byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := len(d.headers)
+	if n == 0 {
+		return new([shortHeader]byte)
+	}
+	h := d.headers[n-1]
+	d.headers = d.headers[:n-1]
+	return h
+}
+
+func (d *Dir) giveHeader(h *[shortHeader]byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.headers = append(d.headers, h)
 }
 
 // offset returns where in its file a position is.

@@ -8,6 +8,8 @@
 //   - What a Dir returns is what was asked for: every page says of which
 //     position it is, and a page that says another is not read. A server
 //     renames old segments for later use, so that a file's name proves nothing.
+//     Only what pg_switch_wal leaves empty says nothing; for it the segment's
+//     first page speaks.
 //   - What [Spool.Sync] has returned as flushed is there after a crash, and
 //     nothing that was written after it: bytes that may have been torn are cut
 //     off and asked for again.

@@ -2,7 +2,6 @@ package walfile
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -27,6 +26,8 @@ func (s *Spool) loadLocked() error {
 	s.dir.drop(func(*segment) bool { return true })
 	s.setFile(nil)
 	c := s.control
+	// If the files cannot be looked at now, this is what they hold at least.
+	s.moved(c.Flushed)
 	tail, err := s.openTail(c.Flushed)
 	if err != nil {
 		return err
@@ -52,6 +53,14 @@ func (s *Spool) adopt(pos wal.Position, kept []keptSegment, lost int64) {
 	s.written, s.kept, s.fresh, s.stale = pos, kept, false, false
 	s.lost += lost
 	s.end.Store(uint64(pos.LSN))
+}
+
+// moved takes over another end.
+func (s *Spool) moved(end wal.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written = end
+	s.end.Store(uint64(end.LSN))
 }
 
 // setFile changes the open segment.
@@ -123,13 +132,14 @@ func (s *Spool) verify(f *os.File, id segmentID, size int64) (int64, error) {
 	if err := s.dir.checkFirstPage(f, id); err != nil {
 		return 0, notDamage(err)
 	}
-	var h [shortHeader]byte
+	h := make([]byte, shortHeader)
 	for page := int64(wal.PageSize); page+shortHeader <= size; page += wal.PageSize {
-		if _, err := f.ReadAt(h[:], page); err != nil && !errors.Is(err, io.EOF) {
+		if _, err := f.ReadAt(h, page); err != nil {
 			return 0, err
 		}
-		if !s.dir.belongs(h[:], id.start(s.cfg.SegmentSize)+wal.LSN(page), id.timeline) {
-			return page, nil
+		err := s.dir.checkPage(h, id.start(s.cfg.SegmentSize)+wal.LSN(page), &segment{file: f, id: id})
+		if err != nil {
+			return page, notDamage(err)
 		}
 	}
 	return size, nil

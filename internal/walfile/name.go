@@ -2,6 +2,7 @@ package walfile
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,17 +12,10 @@ import (
 // partialSuffix ends the name of a segment that is not whole.
 const partialSuffix = ".partial"
 
-// Sizes that a segment may have (IsValidWalSegSize in xlog_internal.h): powers
-// of two between these.
-const (
-	minSegmentSize = 1 << 20
-	maxSegmentSize = 1 << 30
-)
-
 // checkSegmentSize returns an error unless n is a size that a segment may have.
 func checkSegmentSize(n int64) error {
-	if n < minSegmentSize || n > maxSegmentSize || n&(n-1) != 0 {
-		return fmt.Errorf("walfile: a segment of %d bytes: want a power of two from 1 MiB to 1 GiB", n)
+	if err := wal.SegmentSize(n).Check(); err != nil { //nolint:gosec // what is negative is refused
+		return fmt.Errorf("walfile: %w", err)
 	}
 	return nil
 }
@@ -36,8 +30,7 @@ type segmentID struct {
 // name returns the file's name: timeline, and the number in two parts, as
 // XLogFileName in xlog_internal.h.
 func (s segmentID) name(size int64) string {
-	perID := uint64(1<<32) / uint64(size)
-	name := fmt.Sprintf("%08X%08X%08X", uint32(s.timeline), s.number/perID, s.number%perID)
+	name := wal.SegmentSize(size).Name(s.timeline, s.start(size))
 	if s.partial {
 		name += partialSuffix
 	}
@@ -73,17 +66,11 @@ func compare(a, b uint64) int {
 // parseSegmentName is the inverse of name; false for any other file.
 func parseSegmentName(name string, size int64) (segmentID, bool) {
 	whole, partial := strings.CutSuffix(name, partialSuffix)
-	if len(whole) != 24 || strings.ToUpper(whole) != whole {
+	t, at, err := wal.SegmentSize(size).Parse(whole)
+	if err != nil {
 		return segmentID{}, false
 	}
-	t, ok1 := parseHex(whole[:8])
-	high, ok2 := parseHex(whole[8:16])
-	low, ok3 := parseHex(whole[16:])
-	perID := uint64(1<<32) / uint64(size)
-	if !ok1 || !ok2 || !ok3 || t == 0 || low >= perID {
-		return segmentID{}, false
-	}
-	return segmentID{number: high*perID + low, timeline: wal.Timeline(t), partial: partial}, true
+	return segmentID{number: wal.SegmentSize(size).Number(at), timeline: t, partial: partial}, true
 }
 
 // parseHex reads eight hexadecimal digits; strconv alone takes a sign as well.
@@ -116,8 +103,7 @@ func isHistoryName(name string) bool {
 func TimelinesAt(h wal.History, now wal.Timeline, at wal.LSN, segmentSize int64) []wal.Timeline {
 	end := at - at%wal.LSN(segmentSize) + wal.LSN(segmentSize)
 	var found []wal.Timeline
-	for i := len(h) - 1; i >= 0; i-- {
-		s := h[i]
+	for _, s := range slices.Backward(h) {
 		if s.Timeline > now || s.LSN >= end {
 			continue
 		}

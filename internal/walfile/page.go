@@ -35,27 +35,24 @@ const (
 // xlpLongHeader is the flag in xlp_info of a page with a long header.
 const xlpLongHeader = 0x0002
 
-// knownMagic reports whether a page header's magic number is that of a release
-// whose page headers are known: XLOG_PAGE_MAGIC of PostgreSQL 13 to 18.
-func knownMagic(m uint16) bool {
-	switch m {
-	case 0xD106, 0xD10D, 0xD110, 0xD113, 0xD116, 0xD118:
-		return true
-	}
-	return false
-}
-
 // pageStart returns where the page that holds the byte at a position begins.
-func pageStart(at wal.LSN) wal.LSN { return at - at%wal.PageSize }
+func pageStart(at wal.LSN) wal.LSN { return at.PageStart() }
 
 // pageAddress returns the position that a page header claims.
 func pageAddress(header []byte) wal.LSN { return wal.LSN(binary.LittleEndian.Uint64(header[8:])) }
+
+// isFiller reports whether a page has no header, as those between the end of WAL
+// in a segment and its own end, after pg_switch_wal (CopyXLogRecordToWAL in
+// xlog.c). A segment's first page is never one.
+func isFiller(header []byte) bool {
+	return [shortHeader]byte(header) == [shortHeader]byte{}
+}
 
 // badHeader says what is wrong with the first 24 bytes of a page in timeline
 // t's file, whose address is right; "" if nothing is. Pages that t has from its
 // predecessors keep their timelines.
 func badHeader(h []byte, t wal.Timeline) string {
-	if m := binary.LittleEndian.Uint16(h); !knownMagic(m) {
+	if m := binary.LittleEndian.Uint16(h); wal.VersionOf(m) == 0 {
 		return fmt.Sprintf("magic number %04X is of no known release", m)
 	}
 	if of := wal.Timeline(binary.LittleEndian.Uint32(h[4:])); of == 0 || of > t {

@@ -162,11 +162,13 @@ func (s *Spool) checkPages(p []byte, pos wal.Position) error {
 	end := pos.LSN + wal.LSN(len(p))
 	for page := pageStart(pos.LSN + wal.PageSize - 1); page+shortHeader <= end; page += wal.PageSize {
 		header := p[page-pos.LSN:]
-		reason := ""
+		var reason string
+		first := uint64(page)%uint64(s.cfg.SegmentSize) == 0
 		switch {
+		case !first && isFiller(header):
 		case pageAddress(header) != page:
 			reason = fmt.Sprintf("says that it is at %s", pageAddress(header))
-		case uint64(page)%uint64(s.cfg.SegmentSize) == 0 && len(header) >= longHeader:
+		case first && len(header) >= longHeader:
 			reason = badLongHeader(header, pos.Timeline, s.cfg.SegmentSize, s.cfg.System)
 		default:
 			reason = badHeader(header, pos.Timeline)

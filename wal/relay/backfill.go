@@ -22,7 +22,6 @@ type backfill struct {
 	buf    []byte // maxMessage bytes
 	files  []*walfile.Dir
 	client *replication.Client // not nil while it streams from the source
-	frames bool                // the source is a relay
 	reader frameReader
 	at     wal.LSN // what client sends next
 	slot   bool    // it holds one of Relay.backfills
@@ -35,7 +34,7 @@ var backfillBuffers = sync.Pool{New: func() any { return new([maxMessage]byte) }
 func (st *stream) fill(ctx context.Context, b *branch, from, end wal.LSN) error {
 	if st.behind == nil {
 		st.behind = &backfill{st: st, buf: backfillBuffers.Get().(*[maxMessage]byte)[:], files: st.r.dirs}
-		st.r.log.Info("a subscriber is older than the buffer", "name", st.s.sub.name, "at", from, "buffer", st.r.buffer.Tail())
+		st.r.log.InfoContext(ctx, "a subscriber is older than the buffer", "name", st.s.sub.name, "at", from, "buffer", st.r.buffer.Tail())
 	}
 	end = min(end, st.r.buffer.Head())
 	if sent, err := st.behind.fromFiles(b, from, end); sent || err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -112,8 +113,7 @@ func (b *branch) after(t wal.Timeline) wal.Position {
 // first.
 func (b *branch) owners(at wal.LSN) []wal.Timeline {
 	var of []wal.Timeline
-	for i := len(b.spans) - 1; i >= 0; i-- {
-		s := b.spans[i]
+	for _, s := range slices.Backward(b.spans) {
 		// A timeline's first segment begins with a copy of what came before.
 		if s.begin&^wal.LSN(b.identity.SegmentSize-1) <= at {
 			of = append(of, s.timeline)

@@ -211,6 +211,7 @@ func TestAReaderIsWokenAndCloseEndsIt(t *testing.T) {
 	changed = b.Changed()
 	b.Close()
 	<-changed
+	<-b.Changed() // who comes late does not wait for ever
 	if _, err := r.Next(1); !errors.Is(err, ErrClosed) {
 		t.Errorf("Next after Close = %v, want ErrClosed", err)
 	}

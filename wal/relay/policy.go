@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,12 +51,16 @@ func (p Policy) String() string {
 	case ConfirmQuorum:
 		names := "*"
 		if len(p.Names) > 0 {
-			names = strings.Join(p.Names, ", ")
+			quoted := make([]string, len(p.Names))
+			for i, name := range p.Names {
+				quoted[i] = quoteName(name)
+			}
+			names = strings.Join(quoted, ", ")
 		}
 		return fmt.Sprintf("ANY %d (%s)", p.K, names)
-	default:
-		return "none"
+	case ConfirmNothing:
 	}
+	return "none"
 }
 
 // MarshalText returns the policy as ParsePolicy reads it.
@@ -79,27 +85,27 @@ func ParsePolicy(text string) (Policy, error) {
 	case strings.EqualFold(text, "receipt"):
 		return Policy{Mode: ConfirmReceipt}, nil
 	}
-	refused := func(why string) (Policy, error) {
-		return Policy{}, fmt.Errorf(`relay: acknowledge: %q: %s; write "none", "receipt" or "ANY 1 (standby1, standby2)"`, text, why)
+	refused := func(why string) error {
+		return fmt.Errorf(`relay: acknowledge: %q: %s; write "none", "receipt" or "ANY 1 (standby1, standby2)"`, text, why)
 	}
 	head, list, found := strings.Cut(text, "(")
 	list, closed := strings.CutSuffix(strings.TrimSpace(list), ")")
 	words := strings.Fields(head)
 	if !found || !closed || len(words) != 2 || !strings.EqualFold(words[0], "ANY") {
-		return refused("not understood")
+		return Policy{}, refused("not understood")
 	}
 	k, err := strconv.Atoi(words[1])
 	if err != nil || k < 1 {
-		return refused("the number of standbys must be 1 or more")
+		return Policy{}, refused("the number of standbys must be 1 or more")
 	}
 	p := Policy{Mode: ConfirmQuorum, K: k}
-	for name := range strings.SplitSeq(list, ",") {
-		name = strings.Trim(strings.TrimSpace(name), `"`)
-		switch {
-		case name == "":
-			return refused("a name is empty")
-		case p.counts(name) && len(p.Names) > 0:
-			return refused(fmt.Sprintf("%s is named twice", name))
+	for more := true; more; {
+		var name string
+		if name, list, more, err = cutName(list); err != nil {
+			return Policy{}, refused(err.Error())
+		}
+		if name != "*" && p.lists(name) {
+			return Policy{}, refused(name + " is named twice")
 		}
 		p.Names = append(p.Names, name)
 	}
@@ -107,15 +113,71 @@ func ParsePolicy(text string) (Policy, error) {
 		p.Names = nil
 	}
 	if len(p.Names) > 0 && k > len(p.Names) {
-		return refused(fmt.Sprintf("only %d standbys are named, so that no commit would ever be confirmed", len(p.Names)))
+		return Policy{}, refused(fmt.Sprintf("only %d standbys are named, so that no commit would ever be confirmed", len(p.Names)))
 	}
 	return p, nil
 }
 
-// counts reports whether the subscriber of that name may be one of the k. As in
-// synchronous_standby_names, capitals and small letters are the same.
-func (p Policy) counts(name string) bool {
-	return len(p.Names) == 0 || slices.ContainsFunc(p.Names, func(n string) bool { return strings.EqualFold(n, name) })
+// counts reports whether the subscriber of that name may be one of the k.
+func (p Policy) counts(name string) bool { return len(p.Names) == 0 || p.lists(name) }
+
+// lists reports whether a name is one of Names. As in PostgreSQL upper and lower
+// case are the same.
+func (p Policy) lists(name string) bool {
+	return slices.ContainsFunc(p.Names, func(n string) bool { return sameName(n) == sameName(name) })
+}
+
+// sameName returns what is equal for names that are the same one.
+func sameName(name string) string { return strings.ToLower(name) }
+
+// plainName is what stands in a list without quotes.
+var plainName = regexp.MustCompile(`^[\w.$-]+$`)
+
+// quoteName returns a name as it stands in a list.
+func quoteName(name string) string {
+	if plainName.MatchString(name) {
+		return name
+	}
+	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+}
+
+// cutName reads the first name of a list, which is in quotes if it holds
+// anything that means something here. It returns the rest, and whether there has
+// to be another name in it.
+func cutName(list string) (name, rest string, more bool, err error) {
+	list = strings.TrimSpace(list)
+	if !strings.HasPrefix(list, `"`) {
+		name, rest, more = strings.Cut(list, ",")
+		name = strings.TrimSpace(name)
+		switch {
+		case name == "":
+			return "", "", false, errors.New("a name is empty")
+		case strings.ContainsAny(name, `"()`):
+			return "", "", false, fmt.Errorf("%s has to stand in quotes", name)
+		}
+		return name, rest, more, nil
+	}
+	var b strings.Builder
+	for rest = list[1:]; ; {
+		part, after, closed := strings.Cut(rest, `"`)
+		b.WriteString(part)
+		if !closed {
+			return "", "", false, errors.New("a quote is not closed")
+		}
+		if rest = after; !strings.HasPrefix(rest, `"`) {
+			break
+		}
+		b.WriteByte('"')
+		rest = rest[1:]
+	}
+	between, rest, more := strings.Cut(rest, ",")
+	switch {
+	case strings.TrimSpace(between) != "":
+		return "", "", false, fmt.Errorf("%q follows a name", strings.TrimSpace(between))
+	case b.Len() == 0:
+		return "", "", false, errors.New("a name is empty")
+	}
+	return b.String(), rest, more, nil
 }
 
 // quorum returns the positions that k of the confirmations have reached, each

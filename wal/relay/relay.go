@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,7 +31,8 @@ type Relay struct {
 	server     *replication.Server
 	spool      *walfile.Spool // nil without one
 	dirs       []*walfile.Dir // where older WAL lies on disk, best first; nil until branch is set
-	backfills  chan struct{} // holds one for each backfill that may run at once
+	gone       bool           // the source has removed what comes next; of the goroutine that follows it
+	backfills  chan struct{}  // holds one for each backfill that may run at once
 
 	branch  atomic.Pointer[branch] // nil until the first source has told
 	known   chan struct{}          // closed once branch is set
@@ -58,8 +60,8 @@ type sourceState struct {
 // takes a walsender there.
 const maxBackfills = 2
 
-// New checks the configuration and returns a relay that does nothing yet. It
-// opens the spool, if there is to be one, and takes up what it holds.
+// New checks the configuration and returns a relay that does nothing yet, but
+// makes the directory of the spool, if there is to be one.
 func New(cfg Config) (*Relay, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {
@@ -68,6 +70,11 @@ func New(cfg Config) (*Relay, error) {
 	buffer, err := NewBuffer(cfg.BufferSize)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.SpoolDir != "" { // better known now than when the source has answered
+		if err := os.MkdirAll(cfg.SpoolDir, 0o700); err != nil {
+			return nil, fmt.Errorf("relay: spool: %w", err)
+		}
 	}
 	r := &Relay{
 		cfg: cfg, log: cfg.Log, buffer: buffer, replicator: NewReplicator(buffer, 0, cfg.Acknowledge), slots: newSlots(),
@@ -226,7 +233,7 @@ func (r *Relay) watchSource(ctx context.Context) {
 		r.orphaned = orphaned
 		r.mu.Unlock()
 		if changed && orphaned {
-			r.log.Warn("no source for too long: subscribers are turned away", "source", src.addr, "after", r.cfg.OrphanTimeout)
+			r.log.WarnContext(ctx, "no source for too long: subscribers are turned away", "from", src.addr, "after", r.cfg.OrphanTimeout)
 			r.disconnect(errOrphaned)
 		}
 	}

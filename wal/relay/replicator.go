@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,6 +66,7 @@ func (r *Replicator) Advance(t wal.Timeline, at wal.LSN) error {
 	if err := r.buffer.Truncate(at); err != nil {
 		return err
 	}
+	r.marks.truncate(at)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.timeline != t {
@@ -135,12 +135,14 @@ const (
 
 var states = [...]string{StateStartup, StateBackfill, StateStreaming}
 
-// begin starts a session on timeline t: nothing is sent or confirmed in it yet.
-func (s *Subscriber) begin(t wal.Timeline) {
+// begin starts a session on timeline t: nothing is confirmed in it yet. What
+// lies before at, where it begins, is what the subscriber has; if that is all
+// there is, nothing will be sent that could have it believed.
+func (s *Subscriber) begin(t wal.Timeline, at wal.LSN) {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
 	s.timeline, s.confirmed = t, Confirmation{}
-	s.sent.Store(0)
+	s.sent.Store(uint64(at))
 }
 
 // end ends the session: its confirmations count no longer.
@@ -239,9 +241,8 @@ func (r *Replicator) countingLocked() []Confirmation {
 		if s.timeline == 0 || s.timeline != r.timeline || !r.policy.counts(s.name) || s.relay && len(r.policy.Names) == 0 {
 			continue
 		}
-		name := strings.ToLower(s.name) // as counts compares them
-		if old := latest[name]; old == nil || old.serial < s.serial {
-			latest[name] = s
+		if old := latest[sameName(s.name)]; old == nil || old.serial < s.serial {
+			latest[sameName(s.name)] = s
 		}
 	}
 	of := make([]Confirmation, 0, len(latest))
@@ -258,11 +259,16 @@ func (r *Replicator) kickLocked() {
 	}
 }
 
-// spool notes that the relay's own disk has the WAL up to at.
-func (r *Replicator) spool(at wal.LSN) {
+// spool notes that the relay's own disk has the WAL up to at. That of another
+// timeline counts for nothing: the disk may be behind a switch that has been
+// made, with WAL that was taken back.
+func (r *Replicator) spool(at wal.Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.spooled = at
+	if at.Timeline != r.timeline {
+		return
+	}
+	r.spooled = at.LSN
 	r.kickLocked()
 }
 
@@ -276,9 +282,9 @@ func (r *Replicator) Confirmed() Confirmation {
 		return Confirmation{Write: head, Flush: min(r.spooled, head)}
 	case ConfirmQuorum:
 		return r.reached.clamped(head)
-	default:
-		return Confirmation{}
+	case ConfirmNothing:
 	}
+	return Confirmation{}
 }
 
 // Oldest returns the smallest flush position of the subscribers that have one,
@@ -374,7 +380,7 @@ type Metrics struct {
 	CompressedBytes int64               `json:"compressed_bytes"` // what they came to
 	Ratio           float64             `json:"ratio"`            // FrameBytes / CompressedBytes; 1 if there were none
 	Confirmed       Confirmation        `json:"confirmed"`        // what the source is told
-	Subscribers     []SubscriberMetrics `json:"subscribers"`      // by name
+	Subscribers     []SubscriberMetrics `json:"subscribers"`      // who streams or has streamed, by name
 }
 
 // SubscriberMetrics are the figures of one subscriber since it registered.
@@ -411,6 +417,9 @@ func (r *Replicator) Metrics() Metrics {
 	defer r.mu.Unlock()
 	m.Timeline = r.timeline
 	for _, s := range r.subs {
+		if s.timeline == 0 && s.sent.Load() == 0 { // it only asks
+			continue
+		}
 		m.Subscribers = append(m.Subscribers, r.metricsOfLocked(s, now))
 	}
 	slices.SortFunc(m.Subscribers, func(a, b SubscriberMetrics) int {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +44,7 @@ func (r *Relay) serve(ctx context.Context, l net.Listener) error {
 			return fmt.Errorf("relay: %w", err)
 		default:
 			// Out of file descriptors, most likely: those who are connected go on.
-			r.log.Error("cannot accept", "addr", l.Addr(), "error", err)
+			r.log.ErrorContext(ctx, "cannot accept", "addr", l.Addr(), "error", err)
 			select {
 			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
@@ -54,13 +55,13 @@ func (r *Relay) serve(ctx context.Context, l net.Listener) error {
 
 // session serves one connection to its end.
 func (r *Relay) session(ctx context.Context, conn net.Conn) {
-	defer conn.Close()                                           //nolint:errcheck // over
-	stop := context.AfterFunc(ctx, func() { r.hangUp(conn) })    // during startup; later farewell does it with an error
+	defer conn.Close()                                        //nolint:errcheck // over
+	stop := context.AfterFunc(ctx, func() { r.hangUp(conn) }) // during startup; later farewell does it with an error
 	accepted, err := r.server.Accept(ctx, conn)
 	stop()
 	if err != nil {
 		if !errors.Is(err, io.EOF) {
-			r.log.Debug("a connection was refused", "from", conn.RemoteAddr(), "error", err)
+			r.log.DebugContext(ctx, "a connection was refused", "from", conn.RemoteAddr(), "error", err)
 		}
 		return
 	}
@@ -79,10 +80,18 @@ func (r *Relay) session(ctx context.Context, conn net.Conn) {
 	if why := s.dead.Load(); why != nil {
 		accepted.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) //nolint:errcheck // then it is not told
 		accepted.Fatal(why)                                               //nolint:errcheck // see above
+		linger(conn)
 		err = why
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		r.log.Info("a subscriber left", "name", name, "from", accepted.RemoteAddr, "error", err)
+		r.log.InfoContext(ctx, "a subscriber left", "name", name, "from", accepted.RemoteAddr, "error", err)
+	}
+}
+
+// linger waits until the other side has closed the connection, for a moment.
+func linger(conn net.Conn) {
+	if err := conn.SetReadDeadline(time.Now().Add(lingerWait)); err == nil {
+		io.Copy(io.Discard, conn) //nolint:errcheck // whatever it is, it is over
 	}
 }
 
@@ -133,9 +142,8 @@ func (s *session) commands(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		var refused *replication.Error
 		err = s.execute(ctx, command)
-		if errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*replication.Error](err); ok && s.dead.Load() == nil {
 			err = s.conn.Fail(refused)
 		}
 		if err != nil {
@@ -196,11 +204,22 @@ func (s *session) identify(b *branch) error {
 
 func (s *session) show(b *branch, name string) error {
 	value, ok := b.setting(name)
+	if name == StatusParameter {
+		status, err := json.Marshal(s.r.Status())
+		if err != nil {
+			return err
+		}
+		value, ok = string(status), true
+	}
 	if !ok {
 		return &replication.Error{Code: "42704", Message: fmt.Sprintf("unrecognized configuration parameter %q", name)}
 	}
 	return s.conn.Result("SHOW", []replication.Column{{Name: name, OID: oidText}}, [][]byte{[]byte(value)})
 }
+
+// StatusParameter is what to SHOW on a replication connection to a relay for its
+// [Status], as JSON.
+const StatusParameter = "helios_status"
 
 // setting returns what SHOW tells.
 func (b *branch) setting(name string) (string, bool) {
@@ -274,8 +293,10 @@ func (s *session) createSlot(c replication.CreateSlot) error {
 		return &replication.Error{Code: "42710", Message: fmt.Sprintf("replication slot %q already exists", c.Name)}
 	}
 	return s.conn.Result("CREATE_REPLICATION_SLOT", []replication.Column{
-		{Name: "slot_name", OID: oidText}, {Name: "consistent_point", OID: oidText},
-		{Name: "snapshot_name", OID: oidText}, {Name: "output_plugin", OID: oidText},
+		{Name: "slot_name", OID: oidText},
+		{Name: "consistent_point", OID: oidText},
+		{Name: "snapshot_name", OID: oidText},
+		{Name: "output_plugin", OID: oidText},
 	}, [][]byte{[]byte(c.Name), []byte("0/0"), nil, nil})
 }
 
@@ -374,7 +395,7 @@ func (s *session) prepare(ctx context.Context, c replication.StartReplication) (
 			return nil, slotInUse(c.Slot, owner)
 		}
 	}
-	s.sub.begin(t)
+	s.sub.begin(t, c.At)
 	st.reader = s.r.buffer.Reader(c.At)
 	return st, nil
 }

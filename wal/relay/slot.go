@@ -31,7 +31,7 @@ func (r *Relay) keepSlot(ctx context.Context) {
 	for {
 		err := k.move(ctx)
 		if err != nil && ctx.Err() == nil {
-			r.log.Warn("the slot at the source was not moved", "slot", r.cfg.Slot, "error", err)
+			r.log.WarnContext(ctx, "the slot at the source was not moved", "slot", r.cfg.Slot, "error", err)
 			k.leave()
 		}
 		select {

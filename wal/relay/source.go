@@ -35,14 +35,14 @@ func (r *Relay) follow(ctx context.Context) error {
 		err := r.followOnce(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it ended because it had to
 		case errors.Is(err, ErrClosed):
 			return err
 		case errors.Is(err, errSourceChanged):
 			r.setSourceState(nil, err)
 			continue
 		}
-		r.log.Warn("the source is lost", "source", r.source.Load().addr, "error", err)
+		r.log.WarnContext(ctx, "the source is lost", "from", r.source.Load().addr, "error", err)
 		r.setSourceState(nil, err)
 		if time.Since(began) > maxBackoff {
 			backoff = minBackoff
@@ -83,17 +83,73 @@ func (r *Relay) followOnce(parent context.Context) error {
 		case <-ctx.Done():
 		}
 	})
+	watching.Go(func() { r.watchOthers(ctx, chosen, cancel) })
 	at, t, err := r.adopt(ctx, chosen)
 	if err != nil {
 		return err
 	}
 	r.setSourceState(chosen.cfg, nil)
-	r.log.Info("following", "source", addr(chosen.cfg), "timeline", t, "from", at, "relay", chosen.isRelay())
+	r.log.InfoContext(ctx, "following", "from", addr(chosen.cfg), "timeline", t, "at", at, "relay", chosen.isRelay())
 	err = r.stream(ctx, chosen, at, t)
+	r.gone = isUndefinedFile(err)
 	if cause := context.Cause(ctx); cause != nil && parent.Err() == nil {
 		return cause
 	}
 	return err
+}
+
+const (
+	// watchStandby is how often the other candidates are looked at while a standby
+	// is followed. It may be one that stands behind this relay, and waits for
+	// it in vain.
+	watchStandby = 500 * time.Millisecond
+	// watchPrimary is how often while a primary is: it may be one that was left
+	// behind and does not know it.
+	watchPrimary = 2 * time.Second
+)
+
+// watchOthers ends following the chosen source when another candidate is
+// better: on a newer timeline, or the primary where the chosen is none.
+func (r *Relay) watchOthers(ctx context.Context, chosen *candidate, cancel context.CancelCauseFunc) {
+	sources := *r.sources.Load()
+	if len(sources) < 2 {
+		return
+	}
+	every := watchPrimary
+	if chosen.id.InRecovery {
+		every = watchStandby
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, cfg := range sources {
+			if addr(cfg) == addr(chosen.cfg) || !r.isBetter(ctx, cfg, chosen) {
+				continue
+			}
+			r.log.InfoContext(ctx, "another source is better", "from", addr(cfg), "was", addr(chosen.cfg))
+			cancel(errSourceChanged)
+			return
+		}
+	}
+}
+
+// isBetter reports whether the source answers, and should be followed in place
+// of the chosen one.
+func (r *Relay) isBetter(ctx context.Context, cfg *pgconn.Config, chosen *candidate) bool {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
+	defer cancel()
+	c, err := r.ask(ctx, cfg)
+	if err != nil {
+		return false
+	}
+	c.client.Close() //nolint:errcheck // it was only asked
+	now := r.branch.Load().timeline()
+	return c.id.Timeline > now || c.id.Timeline == now && chosen.id.InRecovery && !c.id.InRecovery
 }
 
 // A candidate is a source that answers.
@@ -186,14 +242,25 @@ func (r *Relay) ask(ctx context.Context, cfg *pgconn.Config) (_ *candidate, err 
 // adopt makes the source's branch of history the relay's, and returns where its
 // stream is to begin, and on which timeline.
 func (r *Relay) adopt(ctx context.Context, c *candidate) (wal.LSN, wal.Timeline, error) {
-	theirs, err := c.branch(ctx)
+	bounded, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
+	defer cancel()
+	theirs, err := c.branch(bounded)
 	if err != nil {
 		return 0, 0, err
 	}
-	r.fetchHistories(ctx, c.client, theirs)
+	r.fetchHistories(bounded, c.client, theirs)
 	ours := r.branch.Load()
 	if ours == nil {
-		return r.beginHere(theirs)
+		return r.beginHere(ctx, theirs)
+	}
+	if r.gone {
+		// Waiting would not bring it back, and would keep the WAL from those who
+		// have got what is missing elsewhere.
+		defer func() { r.gone = false }()
+		r.log.ErrorContext(ctx, "the source has removed WAL that was not relayed yet: subscribers that lack it have to be made anew, or get it from an archive",
+			"from", r.buffer.Head(), "hint", "let the relay have a slot at the source")
+		theirs.generation = ours.generation
+		return r.beginHere(ctx, theirs)
 	}
 	head := r.buffer.Head()
 	fork := theirs.fork(ours)
@@ -202,7 +269,7 @@ func (r *Relay) adopt(ctx context.Context, c *candidate) (wal.LSN, wal.Timeline,
 		return 0, 0, fmt.Errorf("relay: it is on timeline %s with another history, forked at %s: a different branch of the same number", theirs.timeline(), fork)
 	case ok && fork == last.end:
 		if head > fork {
-			r.log.Warn("what was relayed behind the fork is not part of the source's history, and is taken back",
+			r.log.WarnContext(ctx, "what was relayed behind the fork is not part of the source's history, and is taken back",
 				"fork", fork, "was", head, "timeline", theirs.timeline())
 			if err := r.replicator.Advance(ours.timeline(), fork); err != nil {
 				return 0, 0, err
@@ -217,10 +284,10 @@ func (r *Relay) adopt(ctx context.Context, c *candidate) (wal.LSN, wal.Timeline,
 		r.setBranch(&renewed)
 		return min(head, fork), ours.timeline(), nil
 	}
-	r.log.Warn("the source's history does not contain what was relayed: it begins anew", "timeline", theirs.timeline(), "was", ours.timeline(), "fork", fork)
+	r.log.WarnContext(ctx, "the source's history does not contain what was relayed: it begins anew", "timeline", theirs.timeline(), "was", ours.timeline(), "fork", fork)
 	theirs.generation = ours.generation + 1
 	r.disconnect(&replication.Error{Code: "57P01", Message: fmt.Sprintf("requested timeline %s is not in this server's history", ours.timeline())})
-	return r.beginHere(theirs)
+	return r.beginHere(ctx, theirs)
 }
 
 // merged returns the files of both.
@@ -233,12 +300,12 @@ func merged(a, b map[wal.Timeline][]byte) map[wal.Timeline][]byte {
 // beginHere starts with an empty buffer: at what the spool has, else at the
 // start of the segment that the source is writing, since that is where standbys
 // begin.
-func (r *Relay) beginHere(b *branch) (wal.LSN, wal.Timeline, error) {
+func (r *Relay) beginHere(ctx context.Context, b *branch) (wal.LSN, wal.Timeline, error) {
 	at := b.identity.Flush &^ wal.LSN(b.identity.SegmentSize-1)
 	if at == 0 {
 		at = wal.LSN(b.identity.SegmentSize)
 	}
-	at, t, err := r.openSpool(b, at)
+	at, t, err := r.openSpool(ctx, b, at)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -256,6 +323,9 @@ func (r *Relay) beginHere(b *branch) (wal.LSN, wal.Timeline, error) {
 		return 0, 0, err
 	}
 	r.replicator.marks.forget()
+	if r.spool != nil {
+		r.replicator.spool(r.spool.Flushed())
+	}
 	r.setBranch(&begun)
 	return at, t, nil
 }
@@ -292,7 +362,7 @@ func (r *Relay) fetchHistories(ctx context.Context, client *replication.Client, 
 		}
 		file, err := client.History(ctx, s.timeline)
 		if err != nil {
-			r.log.Warn("the source lacks a timeline's history: standbys on older ones cannot follow", "timeline", s.timeline, "error", err)
+			r.log.WarnContext(ctx, "the source lacks a timeline's history: standbys on older ones cannot follow", "timeline", s.timeline, "error", err)
 			continue
 		}
 		b.files[s.timeline] = file
@@ -314,7 +384,7 @@ func (r *Relay) advance(b *branch, at wal.LSN) error {
 // the source ends or is lost.
 func (r *Relay) stream(ctx context.Context, c *candidate, at wal.LSN, t wal.Timeline) error {
 	for {
-		started, next, err := c.client.Start(ctx, "", at, t, c.options)
+		started, next, err := r.begin(ctx, c, at, t)
 		if err != nil {
 			return err
 		}
@@ -333,12 +403,21 @@ func (r *Relay) stream(ctx context.Context, c *candidate, at wal.LSN, t wal.Time
 	}
 }
 
+// begin has the source begin to stream.
+func (r *Relay) begin(ctx context.Context, c *candidate, at wal.LSN, t wal.Timeline) (bool, wal.Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
+	defer cancel()
+	return c.client.Start(ctx, "", at, t, c.options)
+}
+
 // nextTimeline follows the source from timeline t to the next.
 func (r *Relay) nextTimeline(ctx context.Context, c *candidate, t wal.Timeline, next wal.Position) error {
 	if next.Timeline <= t {
 		return fmt.Errorf("relay: timeline %s is said to follow %s", next.Timeline, t)
 	}
-	file, err := c.client.History(ctx, next.Timeline)
+	bounded, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
+	defer cancel()
+	file, err := c.client.History(bounded, next.Timeline)
 	if err != nil {
 		return err
 	}
@@ -352,7 +431,7 @@ func (r *Relay) nextTimeline(ctx context.Context, c *candidate, t wal.Timeline, 
 	if head := r.buffer.Head(); head < next.LSN {
 		return fmt.Errorf("relay: timeline %s is said to end at %s, and was received up to %s", t, next.LSN, head)
 	}
-	r.log.Info("the timeline ends", "timeline", t, "at", next.LSN, "next", next.Timeline)
+	r.log.InfoContext(ctx, "the timeline ends", "timeline", t, "at", next.LSN, "next", next.Timeline)
 	return r.advance(&b, next.LSN)
 }
 
@@ -362,10 +441,8 @@ type receiver struct {
 	c      *candidate
 	frames frameReader
 	reply  chan struct{} // holds one: the source wants an answer at once
-	sent   replication.Feedback
 	// heard is when the source last said anything, in nanoseconds.
 	heard atomic.Int64
-	idle  atomic.Bool // nothing came since the last question
 	asked int         // questions of the source without WAL between them
 	first time.Time   // the first of these
 	leave atomic.Bool // the source is shutting down
@@ -486,7 +563,7 @@ func (in *receiver) answer(ctx context.Context) {
 			asked = true
 		case <-tick.C:
 			if in.silentFor() > in.r.cfg.SourceTimeout {
-				in.r.log.Warn("the source is silent", "source", addr(in.c.cfg), "for", in.silentFor().Round(time.Millisecond))
+				in.r.log.WarnContext(ctx, "the source is silent", "from", addr(in.c.cfg), "for", in.silentFor().Round(time.Millisecond))
 				in.c.client.Close() //nolint:errcheck // ends the read
 				return
 			}
@@ -519,7 +596,7 @@ func (in *receiver) tell(old *told, asked bool) error {
 		c = r.cfg.Gate(c)
 	}
 	if in.c.isRelay() {
-		now := appendPositions(nil, r.replicator.positions())
+		now := encodePositions(r.replicator.positions())
 		if !slices.Equal(now, old.positions) {
 			if err := client.SendCopy(kindPositions, now); err != nil {
 				return err
@@ -573,7 +650,7 @@ func (in *receiver) farewell(ctx context.Context) bool {
 			continue
 		case <-wait.C:
 		}
-		r.log.Warn("the source shuts down, and is not kept from it any longer", "source", addr(in.c.cfg), "unconfirmed", head)
+		r.log.WarnContext(ctx, "the source shuts down, and is not kept from it any longer", "from", addr(in.c.cfg), "unconfirmed", head)
 		in.c.client.Close() //nolint:errcheck // ends the read
 		return false
 	}

@@ -14,18 +14,17 @@ import (
 // openSpool opens the spool for the cluster of b, and returns where the buffer
 // begins: where the spool ends, if that is part of b, else at, where the spool
 // then begins too.
-func (r *Relay) openSpool(b *branch, at wal.LSN) (wal.LSN, wal.Timeline, error) {
+func (r *Relay) openSpool(ctx context.Context, b *branch, at wal.LSN) (wal.LSN, wal.Timeline, error) {
 	if err := r.openDirs(b); err != nil || r.spool == nil {
 		return at, b.timeline(), err
 	}
 	has := r.spool.Position()
-	if s, ok := b.span(has.Timeline); ok && has.LSN > 0 && has.LSN <= s.end && has.LSN <= max(b.identity.Flush, at) {
-		r.log.Info("the spool goes on", "dir", r.cfg.SpoolDir, "at", has)
-		r.replicator.spool(has.LSN)
+	if s, ok := b.span(has.Timeline); ok && !r.gone && has.LSN > 0 && has.LSN <= s.end && has.LSN <= max(b.identity.Flush, at) {
+		r.log.InfoContext(ctx, "the spool goes on", "dir", r.cfg.SpoolDir, "at", has)
 		return has.LSN, has.Timeline, nil
 	}
 	if has.LSN > 0 {
-		r.log.Warn("the spool's WAL is not the source's: it begins anew", "dir", r.cfg.SpoolDir, "was", has, "timeline", b.timeline())
+		r.log.WarnContext(ctx, "the spool's WAL is not the source's: it begins anew", "dir", r.cfg.SpoolDir, "was", has, "timeline", b.timeline())
 	}
 	return at, b.timeline(), r.resetSpool(b, at)
 }
@@ -99,13 +98,13 @@ func (r *Relay) fillSpool(ctx context.Context) {
 	reader := r.buffer.Reader(r.spool.Position().LSN)
 	defer func() { reader.Close() }()
 	for {
-		wrote, err := r.spoolSome(reader)
+		wrote, err := r.spoolSome(ctx, reader)
 		switch {
 		case errors.Is(err, ErrClosed):
 			return
 		case err != nil:
 			// What could not be written is written later, if the buffer still has it.
-			r.log.Error("the spool cannot be written", "dir", r.cfg.SpoolDir, "error", err)
+			r.log.ErrorContext(ctx, "the spool cannot be written", "dir", r.cfg.SpoolDir, "error", err)
 			reader.seek(r.spool.Position().LSN)
 			select {
 			case <-time.After(spoolRetry):
@@ -128,11 +127,11 @@ func (r *Relay) fillSpool(ctx context.Context) {
 
 // spoolSome writes what there is, flushes it, and says so. It reports whether
 // there was anything to do.
-func (r *Relay) spoolSome(reader *Reader) (bool, error) {
+func (r *Relay) spoolSome(ctx context.Context, reader *Reader) (bool, error) {
 	const most = 4 << 20 // for one flush
 	wrote := 0
 	for wrote < most {
-		n, err := r.spoolStep(reader)
+		n, err := r.spoolStep(ctx, reader)
 		if err != nil {
 			return false, err
 		}
@@ -144,18 +143,17 @@ func (r *Relay) spoolSome(reader *Reader) (bool, error) {
 	if wrote == 0 {
 		return false, nil
 	}
-	flushed, err := r.spool.Sync()
-	if err != nil {
+	if _, err := r.spool.Sync(); err != nil {
 		return false, err
 	}
-	r.replicator.spool(flushed)
+	r.replicator.spool(r.spool.Flushed())
 	r.spool.SetFloor(r.slots.oldest())
 	return true, nil
 }
 
 // spoolStep writes one piece, or follows the branch to its next timeline. It
 // returns how much it did, 0 if there is nothing to do.
-func (r *Relay) spoolStep(reader *Reader) (int, error) {
+func (r *Relay) spoolStep(ctx context.Context, reader *Reader) (int, error) {
 	from := reader.Position()
 	data, err := reader.Next(chunkSize)
 	b := r.branch.Load() // after Next, as in stream.send
@@ -163,7 +161,7 @@ func (r *Relay) spoolStep(reader *Reader) (int, error) {
 	s, ok := b.span(pos.Timeline)
 	switch {
 	case !ok, errors.Is(err, ErrBehind):
-		return r.restartSpool(b, reader, pos)
+		return r.restartSpool(ctx, b, reader, pos)
 	case b.timeline() != pos.Timeline && from >= s.end:
 		next := b.after(pos.Timeline)
 		if err := r.saveHistories(b); err != nil {
@@ -189,14 +187,14 @@ func (r *Relay) spoolStep(reader *Reader) (int, error) {
 
 // restartSpool begins the spool anew at the first segment that the buffer has
 // all of: what it held is of another branch, or too far back to be continued.
-func (r *Relay) restartSpool(b *branch, reader *Reader, pos wal.Position) (int, error) {
+func (r *Relay) restartSpool(ctx context.Context, b *branch, reader *Reader, pos wal.Position) (int, error) {
 	size := wal.LSN(b.identity.SegmentSize)
 	at := (r.buffer.Tail() + size - 1) &^ (size - 1)
 	if r.buffer.Head() <= at {
 		reader.seek(r.buffer.Head()) // it comes
 		return 0, nil
 	}
-	r.log.Warn("the spool cannot go on where it stands, and begins anew", "dir", r.cfg.SpoolDir, "was", pos, "now", at)
+	r.log.WarnContext(ctx, "the spool cannot go on where it stands, and begins anew", "dir", r.cfg.SpoolDir, "was", pos, "now", at)
 	if err := r.resetSpool(b, at); err != nil {
 		return 0, err
 	}

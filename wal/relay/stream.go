@@ -37,12 +37,19 @@ type stream struct {
 	heard    atomic.Int64  // when the subscriber last said anything, in nanoseconds
 	urged    time.Time     // when it was last asked to
 	listened chan error    // the listener's end
+	closing  atomic.Bool   // the subscriber was told that it is over
+	timer    *time.Timer   // of wait
 }
 
 // run streams until the timeline ends, one side leaves, or something fails.
 func (st *stream) run(ctx context.Context) error {
 	s := st.s
-	defer func() { st.reader.Close() }()
+	defer func() {
+		st.reader.Close()
+		if st.timer != nil {
+			st.timer.Stop()
+		}
+	}()
 	if err := s.conn.StartCopy(); err != nil {
 		return err
 	}
@@ -53,7 +60,7 @@ func (st *stream) run(ctx context.Context) error {
 	defer func() {
 		if listening { // it may wait for a subscriber that is silent
 			s.conn.SetReadDeadline(time.Now()) //nolint:errcheck // closed already
-			<-st.listened
+			<-st.listened                      //nolint:errcheck // it was ended
 		}
 	}()
 	next, err := st.send(ctx)
@@ -71,6 +78,10 @@ func (st *stream) run(ctx context.Context) error {
 		listening = false
 		return ended.err
 	case err != nil:
+		if refused, ok := errors.AsType[*replication.Error](err); ok && s.dead.Load() == nil {
+			listening = false
+			return st.giveUp(refused)
+		}
 		return err
 	}
 	// The timeline is over: both sides say so, then the next is told.
@@ -82,6 +93,24 @@ func (st *stream) run(ctx context.Context) error {
 		return err
 	}
 	return s.conn.EndCopy(next)
+}
+
+// lingerWait is how long a subscriber that was told that it is over may take to
+// leave. Closing at once, with something of it unread, would take the message
+// back on its way.
+const lingerWait = time.Second
+
+// giveUp tells the subscriber why there is no more, and ends the session.
+func (st *stream) giveUp(why *replication.Error) error {
+	st.closing.Store(true)
+	if err := st.s.conn.SetReadDeadline(time.Now().Add(lingerWait)); err != nil {
+		return err
+	}
+	if err := st.s.conn.Fail(why); err != nil {
+		return err
+	}
+	<-st.listened                       //nolint:errcheck // the subscriber leaves
+	return fmt.Errorf("relay: %v", why) //nolint:errorlint // told already: it is no answer to a command any more
 }
 
 // A listenError is why the subscriber is no longer heard.
@@ -232,8 +261,7 @@ func (st *stream) wait(ctx context.Context, from wal.LSN, seen *branch) error {
 	if head := st.r.buffer.Head(); head > from || st.r.branch.Load() != seen {
 		return nil
 	}
-	timer := time.NewTimer(st.untilProbe(from))
-	defer timer.Stop()
+	timer := st.alarm(st.untilProbe(from))
 	select {
 	case <-changed:
 	case <-st.s.poke:
@@ -252,6 +280,16 @@ func (st *stream) wait(ctx context.Context, from wal.LSN, seen *branch) error {
 		}
 	}
 	return nil
+}
+
+// alarm returns the stream's one timer, which will fire after d.
+func (st *stream) alarm(d time.Duration) *time.Timer {
+	if st.timer == nil {
+		st.timer = time.NewTimer(d)
+	} else {
+		st.timer.Reset(d)
+	}
+	return st.timer
 }
 
 // maxProbe is how often a subscriber is asked that does not get on.
@@ -283,7 +321,7 @@ func (st *stream) listen() error {
 	defer s.wake()
 	var deadline time.Time
 	for {
-		if now := time.Now(); deadline.Sub(now) < st.r.cfg.SenderTimeout {
+		if now := time.Now(); deadline.Sub(now) < st.r.cfg.SenderTimeout && !st.closing.Load() {
 			deadline = now.Add(st.r.cfg.SenderTimeout + st.r.slack())
 			if err := s.conn.SetReadDeadline(deadline); err != nil {
 				return err
