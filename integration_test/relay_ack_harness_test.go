@@ -2,8 +2,6 @@ package integration_test
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -11,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"github.com/heliosdb/helios/internal/pgctl"
 	"github.com/heliosdb/helios/internal/pgtest"
 	"github.com/heliosdb/helios/wal"
 	"github.com/heliosdb/helios/wal/relay"
@@ -165,12 +162,4 @@ func awaitConfirmed(ctx context.Context, t testing.TB, r *relay.Relay, primary *
 			return ok && s.Confirmed.Flush >= at
 		})
 	}
-}
-
-// conninfoOf is how a standby connects to a relay, or to what stands before it.
-func conninfoOf(t testing.TB, addr, name string) string {
-	t.Helper()
-	host, port, err := net.SplitHostPort(addr)
-	pgtest.OK(t, err)
-	return fmt.Sprintf("host=%s port=%s user=%s application_name=%s sslmode=disable", host, port, pgctl.Superuser, name)
 }

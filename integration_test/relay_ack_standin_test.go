@@ -3,6 +3,7 @@ package integration_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"sync"
@@ -23,6 +24,8 @@ type standIn struct {
 	client *replication.Client
 	from   wal.LSN
 	done   sync.WaitGroup
+	quiet  bool                             // it speaks only when it is asked
+	check  func(at wal.LSN, p []byte) error // nil, or what looks at the WAL
 
 	mu                  sync.Mutex
 	at                  wal.LSN
@@ -35,16 +38,19 @@ type standIn struct {
 }
 
 // startStandIn subscribes at the start of the segment that the server writes.
-func startStandIn(t testing.TB, conninfo string) *standIn {
+func startStandIn(t testing.TB, conninfo string, edit ...func(*standIn)) *standIn {
 	t.Helper()
-	return startStandInAt(t, conninfo, 0)
+	return startStandInAt(t, conninfo, 0, edit...)
 }
 
 // startStandInAt is startStandIn for another position, unless that is 0.
-func startStandInAt(t testing.TB, conninfo string, from wal.LSN) *standIn {
+func startStandInAt(t testing.TB, conninfo string, from wal.LSN, edit ...func(*standIn)) *standIn {
 	t.Helper()
 	s, err := newStandIn(pgtest.Context(t), t, conninfo, from)
 	pgtest.OK(t, err)
+	for _, e := range edit {
+		e(s)
+	}
 	t.Cleanup(s.leave)
 	s.done.Go(s.run)
 	return s
@@ -87,7 +93,7 @@ func (s *standIn) run() {
 		if err == nil && e.Kind == replication.KindData {
 			err = s.take(e, buf)
 		}
-		if err == nil && (e.Kind == replication.KindData || e.Reply) {
+		if err == nil && (e.Reply || e.Kind == replication.KindData && !s.quiet) {
 			err = s.tell()
 		}
 		if err != nil {
@@ -108,13 +114,18 @@ func (s *standIn) take(e replication.Event, buf []byte) error {
 	if _, err := io.ReadFull(s.client, data); err != nil {
 		return err
 	}
+	if s.check != nil {
+		if err := s.check(e.Start, data); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.Start != s.at {
-		s.t.Errorf("WAL at %s follows what ends at %s", e.Start, s.at)
+		return fmt.Errorf("WAL at %s follows what ends at %s", e.Start, s.at)
 	}
 	if s.stop != 0 {
-		data = data[:min(len(data), int(s.at.Behind(s.stop)))]
+		data = data[:min(uint64(len(data)), s.at.Behind(s.stop))]
 	}
 	s.sum = crc32.Update(s.sum, castagnoli, data)
 	s.at += wal.LSN(len(data))
@@ -122,6 +133,38 @@ func (s *standIn) take(e replication.Event, buf []byte) error {
 		s.wakeLocked()
 	}
 	return nil
+}
+
+// sumUpTo waits until everything up to stop has arrived, and returns the checksum
+// of what lies between where the subscription began and there. It is called before
+// more than that is there.
+func (s *standIn) sumUpTo(stop wal.LSN) (uint32, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stop = stop
+	deadline := time.After(2 * time.Minute)
+	for s.at < stop && s.err == nil {
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-deadline:
+			s.mu.Lock()
+			return 0, fmt.Errorf("after two minutes WAL has arrived up to %s, not %s", s.at, stop)
+		}
+		s.mu.Lock()
+	}
+	if s.at > stop {
+		return 0, fmt.Errorf("WAL has arrived up to %s, and %s was to be the end", s.at, stop)
+	}
+	return s.sum, s.err
+}
+
+// position returns how far WAL has arrived.
+func (s *standIn) position() wal.LSN {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at
 }
 
 func (s *standIn) wakeLocked() {
