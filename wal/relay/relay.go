@@ -31,6 +31,7 @@ type Relay struct {
 	server     *replication.Server
 	spool      *walfile.Spool // nil without one
 	dirs       []*walfile.Dir // where older WAL lies on disk, best first; nil until branch is set
+	gone       bool           // the source has removed what comes next; of the goroutine that follows it
 	backfills  chan struct{}  // holds one for each backfill that may run at once
 
 	branch  atomic.Pointer[branch] // nil until the first source has told

@@ -91,6 +91,7 @@ func (r *Relay) followOnce(parent context.Context) error {
 	r.setSourceState(chosen.cfg, nil)
 	r.log.InfoContext(ctx, "following", "from", addr(chosen.cfg), "timeline", t, "at", at, "relay", chosen.isRelay())
 	err = r.stream(ctx, chosen, at, t)
+	r.gone = isUndefinedFile(err)
 	if cause := context.Cause(ctx); cause != nil && parent.Err() == nil {
 		return cause
 	}
@@ -250,6 +251,15 @@ func (r *Relay) adopt(ctx context.Context, c *candidate) (wal.LSN, wal.Timeline,
 	r.fetchHistories(bounded, c.client, theirs)
 	ours := r.branch.Load()
 	if ours == nil {
+		return r.beginHere(ctx, theirs)
+	}
+	if r.gone {
+		// Waiting would not bring it back, and would keep the WAL from those who
+		// have got what is missing elsewhere.
+		defer func() { r.gone = false }()
+		r.log.ErrorContext(ctx, "the source has removed WAL that was not relayed yet: subscribers that lack it have to be made anew, or get it from an archive",
+			"from", r.buffer.Head(), "hint", "let the relay have a slot at the source")
+		theirs.generation = ours.generation
 		return r.beginHere(ctx, theirs)
 	}
 	head := r.buffer.Head()

@@ -34,6 +34,8 @@ type stream struct {
 	probe    time.Duration // until the subscriber is asked again how far it is
 	probed   wal.LSN       // what it had applied when it was asked
 	asked    time.Time     // when it was
+	heard    atomic.Int64  // when the subscriber last said anything, in nanoseconds
+	urged    time.Time     // when it was last asked to
 	listened chan error    // the listener's end
 	closing  atomic.Bool   // the subscriber was told that it is over
 	timer    *time.Timer   // of wait
@@ -52,6 +54,7 @@ func (st *stream) run(ctx context.Context) error {
 		return err
 	}
 	st.listened = make(chan error, 1)
+	st.heard.Store(time.Now().UnixNano())
 	st.r.serving.Go(func() { st.listened <- st.listen() })
 	listening := true
 	defer func() {
@@ -177,14 +180,31 @@ func (st *stream) attend() error {
 	if st.s.pong.Swap(false) {
 		return st.keepalive(false)
 	}
+	if st.untilUrged() <= 0 { // it takes WAL without a pause, and says nothing of itself
+		return st.keepalive(true)
+	}
 	return nil
 }
+
+// untilUrged returns how long the subscriber may be silent before it is asked to
+// say something: well before it would be taken for dead.
+func (st *stream) untilUrged() time.Duration {
+	last := time.Unix(0, st.heard.Load())
+	if st.urged.After(last) {
+		last = st.urged
+	}
+	return st.r.cfg.SenderTimeout/2 - time.Since(last)
+}
+
+// slack is how much later than after SenderTimeout a subscriber may be given up:
+// deadlines are not set anew for each message.
+func (r *Relay) slack() time.Duration { return min(time.Second, r.cfg.SenderTimeout/4) }
 
 // write sends whole messages. A subscriber that takes nothing for SenderTimeout
 // is given up.
 func (st *stream) write(parts ...[]byte) error {
-	if now := time.Now(); st.deadline.Sub(now) < st.r.cfg.SenderTimeout-time.Second {
-		st.deadline = now.Add(st.r.cfg.SenderTimeout)
+	if now := time.Now(); st.deadline.Sub(now) < st.r.cfg.SenderTimeout {
+		st.deadline = now.Add(st.r.cfg.SenderTimeout + st.r.slack())
 		if err := st.s.conn.SetWriteDeadline(st.deadline); err != nil {
 			return err
 		}
@@ -196,6 +216,9 @@ func (st *stream) write(parts ...[]byte) error {
 }
 
 func (st *stream) keepalive(reply bool) error {
+	if reply {
+		st.urged = time.Now()
+	}
 	return st.write(replication.AppendKeepalive(st.header[:0], st.r.buffer.Head(), time.Now(), reply))
 }
 
@@ -276,7 +299,7 @@ const maxProbe = time.Second
 // is: soon while it has not applied what it has, since it does not tell of
 // itself when it has; and well before it would have to be taken for dead.
 func (st *stream) untilProbe(from wal.LSN) time.Duration {
-	idle := st.r.cfg.SenderTimeout / 2
+	idle := max(st.untilUrged(), 0)
 	if st.r.cfg.LagProbe < 0 || st.frames {
 		return idle
 	}
@@ -298,8 +321,8 @@ func (st *stream) listen() error {
 	defer s.wake()
 	var deadline time.Time
 	for {
-		if now := time.Now(); deadline.Sub(now) < st.r.cfg.SenderTimeout-time.Second && !st.closing.Load() {
-			deadline = now.Add(st.r.cfg.SenderTimeout)
+		if now := time.Now(); deadline.Sub(now) < st.r.cfg.SenderTimeout && !st.closing.Load() {
+			deadline = now.Add(st.r.cfg.SenderTimeout + st.r.slack())
 			if err := s.conn.SetReadDeadline(deadline); err != nil {
 				return err
 			}
@@ -311,6 +334,7 @@ func (st *stream) listen() error {
 		if err != nil {
 			return err
 		}
+		st.heard.Store(time.Now().UnixNano())
 		if err := st.hear(payload); err != nil {
 			return err
 		}
