@@ -354,7 +354,20 @@ func (s *session) start(ctx context.Context, c replication.StartReplication) err
 	if next := st.next(s.r.branch.Load()); next.Timeline != 0 && c.At >= next.LSN {
 		return s.conn.NextTimeline(next) // nothing to stream: no need for a copy
 	}
-	return st.run(ctx)
+	if err := st.run(ctx); err != nil {
+		return err
+	}
+	return s.relax()
+}
+
+// relax takes away the deadlines of a stream: between two of them a subscriber
+// may be silent for as long as it likes.
+func (s *session) relax() error {
+	err := errors.Join(s.conn.SetReadDeadline(time.Time{}), s.conn.SetWriteDeadline(time.Time{}))
+	if why := s.dead.Load(); why != nil { // kill came first, and its deadlines count
+		return why
+	}
+	return err
 }
 
 // prepare checks what is asked for, as StartReplication in walsender.c does.
