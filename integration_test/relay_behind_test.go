@@ -65,6 +65,37 @@ func TestAStandbyIsRefusedWALThatNobodyHas(t *testing.T) {
 	awaitLog(t, c.Nodes[1], "could not receive data from WAL stream: ERROR:  requested WAL segment 0000000100000000", "has already been removed")
 }
 
+// A relay that was cut off for longer than its source keeps WAL cannot be waited
+// for. It begins anew, so that those stream who need nothing older; the others
+// are told what PostgreSQL would tell them.
+func TestARelayThatItsSourceHasLeftBehindBeginsAnew(t *testing.T) {
+	c := pgtest.New(t, pgtest.Options{Replicas: 2})
+	ctx := storyContext(t)
+	primary, n2, n3 := c.Primary(), c.Nodes[1], c.Nodes[2]
+	near := startRelay(t, primary.Server().Conninfo(""))
+	link, err := pgtest.StartProxy(near.addr())
+	pgtest.OK(t, err)
+	t.Cleanup(func() { pgtest.OK(t, link.Close()) })
+	far := startRelay(t, conninfoTo(t, link.Addr()), smallBuffer, func(cfg *relay.Config) { cfg.SpoolDir = t.TempDir() })
+	streamFrom(ctx, t, n2, far.conninfo("n2"))
+	fill(ctx, t, primary, 1<<20)
+	awaitFlow(t, primary, n2, n3)
+	stood := writtenOn(ctx, t, primary)
+
+	link.Refuse()
+	link.Cut()
+	near.halt()
+	fill(ctx, t, primary, 20<<20)
+	removeWAL(ctx, t, c, stood)
+	near.start() // with nothing of it in memory
+	pgtest.OK(t, link.Heal())
+	awaitLog(t, n2, "requested WAL segment 0000000100000000", "has already been removed")
+	streamFrom(ctx, t, n3, far.conninfo("n3"))
+	fill(ctx, t, primary, 1<<20)
+	awaitSame(ctx, t, primary, n3)
+	awaitRest(ctx, t, primary, n3)
+}
+
 func smallBuffer(cfg *relay.Config) { cfg.BufferSize = relay.MinBufferSize }
 
 // leaveBehind stops n2, which streams from far, until both relays' buffers begin
@@ -79,7 +110,12 @@ func leaveBehind(ctx context.Context, t *testing.T, c *pgtest.Cluster, near, far
 	pgtest.OK(t, c.Stop(ctx, n2, pgctl.Fast))
 	fill(ctx, t, primary, muchWAL())
 	if removed {
-		removeWAL(ctx, t, c, near, stood)
+		written := writtenOn(ctx, t, primary)
+		await(t, "the relays to have it, on disk where there is one", func() bool {
+			s := near.Status()
+			return far.Status().Head >= written && (near.cfg.SpoolDir == "" || s.Confirmed.Flush >= written)
+		})
+		removeWAL(ctx, t, c, stood)
 	}
 	written := writtenOn(ctx, t, primary)
 	await(t, "the relays to have it all", func() bool { return far.Status().Head >= written })
@@ -90,18 +126,14 @@ func leaveBehind(ctx context.Context, t *testing.T, c *pgtest.Cluster, near, far
 	}
 }
 
-// removeWAL makes the primary forget what it wrote at stood, and keep what comes.
-func removeWAL(ctx context.Context, t *testing.T, c *pgtest.Cluster, r *relayUnderTest, stood wal.LSN) {
+// removeWAL makes the primary remove what it wrote at stood, and keep what comes.
+func removeWAL(ctx context.Context, t *testing.T, c *pgtest.Cluster, stood wal.LSN) {
 	t.Helper()
 	primary := c.Primary()
 	pgtest.OK(t, c.Configure(ctx, primary, map[string]string{"wal_keep_size": "0", "min_wal_size": "32MB"}))
 	pgtest.OK(t, primary.Exec(ctx, "SELECT pg_switch_wal()"))
 	pgtest.OK(t, primary.Exec(ctx, "CREATE TABLE after_the_switch ()"))
 	written := writtenOn(ctx, t, primary)
-	await(t, "the relay to have it, on its disk if it has one", func() bool {
-		s := r.Status()
-		return s.Head >= written && (r.cfg.SpoolDir == "" || s.Confirmed.Flush >= written)
-	})
 	for _, n := range c.Nodes[2:] {
 		pgtest.OK(t, n.WaitReplayed(ctx, written))
 	}
