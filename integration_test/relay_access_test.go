@@ -92,7 +92,7 @@ func wantRefusal(ctx context.Context, t testing.TB, conninfo, code, message stri
 	pgtest.OK(t, err)
 	client, err := replication.Connect(ctx, cfg)
 	if err == nil {
-		client.Close() //nolint:errcheck // it should not be there
+		client.Close()
 	}
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok || pgErr.Code != code || pgErr.Message != message {
@@ -130,7 +130,7 @@ func TestRelaysKnowEachOtherByCertificates(t *testing.T) {
 		cfg, err := pgconn.ParseConfig(conninfo)
 		pgtest.OK(t, err)
 		if client, err := replication.Connect(ctx, cfg); err == nil {
-			client.Close() //nolint:errcheck // it should not be there
+			client.Close()
 			t.Errorf("%s was taken", name)
 		}
 	}
@@ -192,7 +192,7 @@ func TestWhoComesFromAfarIsNotTrusted(t *testing.T) {
 	pgtest.OK(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { r.Run(ctx, farListener{l}) }) //nolint:errcheck // it ends with the test
+	running.Go(func() { r.Run(ctx, farListener{l}) })
 	defer running.Wait()
 	defer cancel()
 	wantRefusal(ctx, t, conninfoTo(t, l.Addr().String()), "28000",

@@ -81,7 +81,7 @@ func newStandIn(ctx context.Context, t testing.TB, conninfo string, from wal.LSN
 
 // leave ends the connection.
 func (s *standIn) leave() {
-	s.client.Close() //nolint:errcheck // nothing is lost with it
+	s.client.Close()
 	s.done.Wait()
 }
 

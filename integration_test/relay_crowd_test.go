@@ -93,9 +93,9 @@ func TestABufferGoesRoundWithoutAByteWrong(t *testing.T) {
 	w := startWellspring(t)
 	r := startRelay(t, w.conninfo(), func(cfg *relay.Config) { cfg.BufferSize = size })
 	watch := func(s *standIn) { s.check, s.quiet = checkWater, true }
-	readers := make([]*standIn, 4)
-	for n := range readers {
-		readers[n] = startStandIn(t, r.conninfo("reader"), watch)
+	var readers []*standIn
+	for range 4 {
+		readers = append(readers, startStandIn(t, r.conninfo("reader"), watch))
 	}
 	step := size / 16
 	var end wal.LSN
