@@ -89,3 +89,29 @@ func TestAWriteThatATriggerForbidsIsRefusedSoon(t *testing.T) {
 		})
 	}
 }
+
+// A function may do anything, also make its transaction read-only, but nothing of
+// it is left when it was refused. A procedure may have committed on its way.
+func TestAFunctionThatAFencedPrimaryRefusesRunsOnTheNextOneAndAProcedureDoesNot(t *testing.T) {
+	const function, procedure = "SELECT add_one(1)", "CALL add(1)"
+	for _, version := range []string{"15.18", "13.16"} {
+		t.Run(version, func(t *testing.T) {
+			playOn(t, version, 2, rare, func(s *stage) {
+				for _, n := range s.Nodes() {
+					n.Handle(function, pgfake.Reply{Writes: true})
+					n.Handle(procedure, pgfake.Reply{Writes: true})
+				}
+				s.exec(s.Context(), s.db, insert)
+				s.Node(1).SetReadOnly(true)
+				_, err := s.db.Exec(procedure)
+				s.wantCode("the procedure", err, codeReadOnly)
+				timer := time.AfterFunc(time.Second, func() { s.Promote(s.Node(2)) })
+				defer timer.Stop()
+				s.exec(s.Context(), s.db, function)
+				s.wantExecuted(function, "n2")
+				s.exec(s.Context(), s.db, procedure)
+				s.wantExecuted(procedure, "n2")
+			})
+		})
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/pool"
+	"github.com/heliosdb/helios/router"
 )
 
 // judge decides whether a statement whose attempt failed with err, before a
@@ -176,13 +177,14 @@ func (r *run) fenced(ctx context.Context, refused *pgconn.PgError, t *tries) boo
 	if refused.Code != codeReadOnly || r.place.replica || r.q.wish.node != "" || tx != nil && tx.forbids || t.repeated >= maxRefusals {
 		return false
 	}
+	own := r.mayBeReadOnly()
 	err := r.conn.AskRole(ctx)
 	switch {
-	case err == nil && (r.conn.InRecovery() || r.conn.ReadOnly() && !r.conn.Touched()):
+	case err == nil && (r.conn.InRecovery() || r.conn.ReadOnly() && !own):
 		c.board.Doubt(n.name, refused)
 		c.prober.Kick("")
 		return true
-	case r.conn.Touched(): // it may be read-only by its own wish
+	case own:
 		return false
 	case err != nil: // why it refuses is not known, but that it has
 		c.blame(n, err)
@@ -193,6 +195,13 @@ func (r *run) fenced(ctx context.Context, refused *pgconn.PgError, t *tries) boo
 	}
 	c.prober.Kick(n.name)
 	return true
+}
+
+// mayBeReadOnly reports whether the session of a connection whose statement has
+// failed may be read-only by its own wish. What a statement of class Write has set
+// is undone with it; others may have committed on their way, as CALL does.
+func (r *run) mayBeReadOnly() bool {
+	return r.touched || r.conn.Touched() && r.q.stmt.Class > router.Write
 }
 
 // maxRefusals is how often a statement follows a primary that says it is none.

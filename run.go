@@ -21,6 +21,7 @@ type run struct {
 	began    int64     // when the statement was sent, for the latency balancer; 0 if nobody asks
 	asked    time.Time // before the position of a commit was asked for
 	over     bool      // the connection was given back
+	touched  bool      // the state of the connection's session was touched before the statement
 	guard    *guard    // of the connection, while its node is down; else nil
 	verdict  verdict   // what became of a commit whose answer was lost
 	absent   *history  // in which an earlier attempt is known to have had no effect
@@ -180,6 +181,7 @@ func (r *run) send(ctx context.Context, f frame) (pool.Event, error) {
 // leave behind, before it can have done so.
 func (r *run) mark() {
 	stmt := r.q.stmt
+	r.touched = r.conn.Touched()
 	if touchesState(stmt) {
 		r.conn.Dirty()
 	}

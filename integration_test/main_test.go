@@ -17,6 +17,9 @@ var major int
 
 // TestMain says which PostgreSQL the stories are told with.
 func TestMain(m *testing.M) {
+	if settings := os.Getenv(relaySettings); settings != "" {
+		os.Exit(beRelay(settings))
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	err := meetServers(ctx)
 	cancel()

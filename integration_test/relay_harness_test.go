@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	osexec "os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/internal/pgctl"
 	"github.com/heliosdb/helios/internal/pgtest"
@@ -88,8 +90,90 @@ func (r *relayUnderTest) halt() {
 func (r *relayUnderTest) addr() string { return fmt.Sprintf("127.0.0.1:%d", r.port) }
 
 // conninfo is how a standby, or another relay, connects to the relay.
-func (r *relayUnderTest) conninfo(name string) string {
-	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s application_name=%s sslmode=disable", r.port, pgctl.Superuser, name)
+func (r *relayUnderTest) conninfo(name string) string { return relayConninfo(r.port, name) }
+
+func relayConninfo(port int, name string) string {
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s application_name='%s' sslmode=disable", port, pgctl.Superuser, name)
+}
+
+// relayOrNode is how a standby connects to a relay while it can be had, and else
+// to a node.
+func relayOrNode(t testing.TB, port int, n *pgtest.Node, c *pgtest.Cluster, name string) string {
+	t.Helper()
+	_, direct, err := net.SplitHostPort(n.DirectAddr())
+	pgtest.OK(t, err)
+	conninfo := fmt.Sprintf("host=127.0.0.1,127.0.0.1 port=%d,%s user=%s application_name=%s sslmode=prefer", port, direct, pgctl.Superuser, name)
+	if c.TLS() != nil {
+		conninfo += " password=" + c.TLS().Password
+	}
+	return conninfo
+}
+
+// source changes the relay's source to the nodes.
+func source(t testing.TB, r *relayUnderTest, nodes ...*pgtest.Node) {
+	t.Helper()
+	pgtest.OK(t, r.SetSource(sources(t, nodes...)))
+}
+
+// sources returns the nodes as a relay's candidates.
+func sources(t testing.TB, nodes ...*pgtest.Node) []*pgconn.Config {
+	t.Helper()
+	var all []*pgconn.Config
+	for _, n := range nodes {
+		one, err := relay.ParseSource(n.Server().Conninfo(""))
+		pgtest.OK(t, err)
+		all = append(all, one...)
+	}
+	return all
+}
+
+// conninfoTo is how a relay connects to another one at host:port.
+func conninfoTo(t testing.TB, addr string) string {
+	t.Helper()
+	_, text, err := net.SplitHostPort(addr)
+	pgtest.OK(t, err)
+	port, err := strconv.Atoi(text)
+	pgtest.OK(t, err)
+	return relayConninfo(port, "")
+}
+
+// storyContext ends with the test, or after the five minutes that a story may
+// take on a machine that is busy with others.
+func storyContext(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// awaitListening returns when something listens at host:port.
+func awaitListening(t testing.TB, addr string) {
+	t.Helper()
+	await(t, "somebody who listens at "+addr, func() bool {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
+		if err == nil {
+			conn.Close() //nolint:errcheck // it was a question
+		}
+		return err == nil
+	})
+}
+
+// awaitRest waits until the standbys stand exactly where the primary does.
+func awaitRest(ctx context.Context, t testing.TB, primary *pgtest.Node, standbys ...*pgtest.Node) {
+	t.Helper()
+	const segmentSize = 16 << 20
+	for _, s := range standbys {
+		await(t, s.Name+" where the primary is", func() bool {
+			want := writtenOn(ctx, t, primary).EndOfRecord(segmentSize)
+			received, err := pgtest.Value[string](ctx, s, "SELECT coalesce(pg_last_wal_receive_lsn(), '0/0')::text")
+			pgtest.OK(t, err)
+			at, err := wal.ParseLSN(received)
+			pgtest.OK(t, err)
+			replayed, err := s.ReplayLSN(ctx)
+			pgtest.OK(t, err)
+			return at.EndOfRecord(segmentSize) == want && replayed.EndOfRecord(segmentSize) == want
+		})
+	}
 }
 
 // streamFrom makes a standby stream from another place.
@@ -134,21 +218,6 @@ func hashOfTables(ctx context.Context, t testing.TB, n *pgtest.Node) string {
 		fmt.Fprintf(&lines, "%s: %d rows, %s\n", table, count, hex.EncodeToString(hash[:8]))
 	}
 	return lines.String()
-}
-
-// pgbench runs PostgreSQL's own load against the node.
-func pgbench(ctx context.Context, t testing.TB, n *pgtest.Node, args ...string) string {
-	t.Helper()
-	host, port, err := net.SplitHostPort(n.DirectAddr())
-	pgtest.OK(t, err)
-	bin, err := pgctl.FindBinaries()
-	pgtest.OK(t, err)
-	cmd := osexec.CommandContext(ctx, bin.Program("pgbench"), append([]string{"-h", host, "-p", port, "-U", pgctl.Superuser}, append(args, "postgres")...)...)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("pgbench %v: %v\n%s", args, err, out)
-	}
-	return string(out)
 }
 
 // writtenOn returns the primary's insert position.

@@ -54,31 +54,50 @@ func TestTheLogIsReadAsItsServerReadsIt(t *testing.T) {
 		"shared_buffers": "64MB", "synchronous_commit": "off",
 	}})
 	server := ownServer(t, c.Primary())
+	writeZoo(t, c.Primary())
+	writeLoad(t, c.Primary(), server)
+	restartInManyWays(t, c)
+	compareWithDump(t, server)
+}
+
+// writeZoo makes a server write what one or two clients can make it write.
+func writeZoo(t testing.TB, n *pgtest.Node) {
+	t.Helper()
 	ctx := pgtest.Context(t)
-	conn := c.Primary().Conn(t)
+	conn := n.Conn(t)
 	for _, part := range walZoo {
 		if major >= part.since {
 			simply(t, ctx, conn, part.sql...)
 		}
 	}
-	lockTogether(t, ctx, c.Primary())
+	lockTogether(t, ctx, n)
 	backUp(t, ctx, conn)
-	if _, err := conn.CopyFrom(ctx, pgx.Identifier{"heap"}, []string{"id", "n"}, pgx.CopyFromSlice(3000, func(i int) ([]any, error) {
-		return []any{2000000 + i, 1}, nil
-	})); err != nil {
-		t.Fatal(err)
-	}
-	for _, args := range [][]string{{"-i", "-q"}, {"-n", "-c", "2", "-t", "400"}} {
+}
+
+// writeLoad copies rows into a server, and has clients change rows of it at once.
+func writeLoad(t testing.TB, n *pgtest.Node, server *pgtest.LocalServer) {
+	t.Helper()
+	ctx := pgtest.Context(t)
+	rows := pgx.CopyFromSlice(3000, func(i int) ([]any, error) { return []any{2000000 + i, 1}, nil })
+	_, err := n.Conn(t).CopyFrom(ctx, pgx.Identifier{"heap"}, []string{"id", "n"}, rows)
+	pgtest.OK(t, err)
+	for _, args := range [][]string{{"-i", "-q"}, {"-n", "-c", "2", "-t", "200"}} {
 		if out, err := program(ctx, server.Binaries(), "pgbench", append(args, server.ConnString())...).CombinedOutput(); err != nil {
 			t.Fatalf("pgbench %q: %v: %s", args, err, out)
 		}
 	}
+}
+
+// restartInManyWays crashes the primary, lets it recover, changes what needs a
+// restart, and stops it.
+func restartInManyWays(t testing.TB, c *pgtest.Cluster) {
+	t.Helper()
+	ctx := pgtest.Context(t)
 	pgtest.OK(t, c.Kill(c.Primary()))
 	pgtest.OK(t, c.Start(ctx, c.Primary()))
 	pgtest.OK(t, c.Configure(ctx, c.Primary(), map[string]string{"max_locks_per_transaction": "70"}))
 	pgtest.OK(t, c.Restart(ctx, c.Primary()))
 	pgtest.OK(t, c.Stop(ctx, c.Primary(), pgctl.Fast))
-	compareWithDump(t, ctx, server)
 }
 
 // lockTogether has several sessions lock the same rows, and lock rows that others
@@ -106,8 +125,9 @@ func backUp(t testing.TB, ctx context.Context, conn *pgx.Conn) {
 
 // compareWithDump reads the log of a stopped server and compares each record with
 // the line that pg_waldump prints.
-func compareWithDump(t testing.TB, ctx context.Context, server *pgtest.LocalServer) {
+func compareWithDump(t testing.TB, server *pgtest.LocalServer) {
 	t.Helper()
+	ctx := pgtest.Context(t)
 	dir := filepath.Join(server.Dir(), "pg_wal")
 	files, err := filepath.Glob(filepath.Join(dir, "00000001????????????????"))
 	pgtest.OK(t, err)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"math/bits"
+	"strconv"
 )
 
 // Sizes and numbers of records (access/xlogrecord.h).
@@ -76,7 +78,9 @@ type RelFile struct {
 
 // String returns it as pg_waldump does, such as 1663/5/16384.
 func (f RelFile) String() string {
-	return fmt.Sprintf("%d/%d/%d", f.Tablespace, f.Database, f.Number)
+	text := strconv.AppendUint(make([]byte, 0, 32), uint64(f.Tablespace), 10)
+	text = strconv.AppendUint(append(text, '/'), uint64(f.Database), 10)
+	return string(strconv.AppendUint(append(text, '/'), uint64(f.Number), 10))
 }
 
 // A Fork is one of the files that make up a relation.
@@ -187,24 +191,63 @@ func (r *Record) String() string { return string(r.Append(nil, RelFile.String)) 
 
 // Append appends what String returns to text, with relations named by name.
 func (r *Record) Append(text []byte, name func(RelFile) string) []byte {
-	text = fmt.Appendf(text, "rmgr: %-11s len (rec/tot): %6d/%6d, tx: %10d, lsn: %s, prev %s, desc: %s",
-		r.Manager, len(r.Raw)-r.images, len(r.Raw), r.XID, wide(r.LSN), wide(r.Prev), r.Operation())
+	text = append(append(text, "rmgr: "...), r.Manager.String()...)
+	text = appendBlanks(text, 11-len(r.Manager.String()))
+	text = appendNumber(append(text, " len (rec/tot): "...), len(r.Raw)-r.images, 6)
+	text = appendNumber(append(text, '/'), len(r.Raw), 6)
+	text = appendNumber(append(text, ", tx: "...), int(r.XID), 10)
+	text = appendWide(append(text, ", lsn: "...), r.LSN)
+	text = appendWide(append(text, ", prev "...), r.Prev)
+	text = append(append(text, ", desc: "...), r.Operation()...)
 	for i := range r.Blocks() {
-		b := &r.blocks[i]
-		text = fmt.Appendf(text, ", blkref #%d: rel %s", b.ID, name(b.File))
-		if b.Fork != MainFork {
-			text = fmt.Appendf(text, " fork %s", b.Fork)
-		}
-		text = fmt.Appendf(text, " blk %d", b.Number)
-		switch {
-		case b.HasImage && b.Apply:
-			text = append(text, " FPW"...)
-		case b.HasImage:
-			text = append(text, " FPW for WAL verification"...)
-		}
+		text = r.blocks[i].append(text, name)
 	}
 	return text
 }
 
-// wide returns the text of a position with all the zeros that pg_waldump prints.
-func wide(l LSN) string { return fmt.Sprintf("%X/%08X", uint64(l)>>32, uint32(l)) }
+// append appends the reference as pg_waldump prints it.
+func (b *Block) append(text []byte, name func(RelFile) string) []byte {
+	text = strconv.AppendUint(append(text, ", blkref #"...), uint64(b.ID), 10)
+	text = append(append(text, ": rel "...), name(b.File)...)
+	if b.Fork != MainFork {
+		text = append(append(text, " fork "...), b.Fork.String()...)
+	}
+	text = strconv.AppendUint(append(text, " blk "...), uint64(b.Number), 10)
+	switch {
+	case b.HasImage && b.Apply:
+		text = append(text, " FPW"...)
+	case b.HasImage:
+		text = append(text, " FPW for WAL verification"...)
+	}
+	return text
+}
+
+// appendBlanks appends n blanks, none if n is negative.
+func appendBlanks(text []byte, n int) []byte {
+	for ; n > 0; n-- {
+		text = append(text, ' ')
+	}
+	return text
+}
+
+// appendNumber appends n with blanks in front up to a width.
+func appendNumber(text []byte, n, width int) []byte {
+	var digits [20]byte
+	decimal := strconv.AppendInt(digits[:0], int64(n), 10)
+	return append(appendBlanks(text, width-len(decimal)), decimal...)
+}
+
+// appendWide appends a position with all the zeros that pg_waldump prints.
+func appendWide(text []byte, l LSN) []byte {
+	text = appendHex(text, uint32(l>>32), 1)
+	return appendHex(append(text, '/'), uint32(l), 8)
+}
+
+// appendHex appends n in upper case with zeros in front up to a width.
+func appendHex(text []byte, n uint32, width int) []byte {
+	const digits = "0123456789ABCDEF"
+	for i := max(width, (bits.Len32(n)+3)/4) - 1; i >= 0; i-- {
+		text = append(text, digits[n>>(4*i)&0xF])
+	}
+	return text
+}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -90,7 +91,7 @@ func (d *walDump) run(ctx context.Context, s streams, args []string) (err error)
 // check refuses a command line that makes no dump.
 func (d *walDump) check(args []string) error {
 	dsn := len(args) == 1 && isDSN(args[0])
-	what := ""
+	var what string
 	switch {
 	case len(args) == 0:
 		what = "want files, a directory or a DSN"
@@ -102,7 +103,7 @@ func (d *walDump) check(args []string) error {
 		what = "--to is before --from"
 	case d.follow && d.to != 0:
 		what = "--follow has no end, and --to is one"
-	case !dsn && anyDSN(args):
+	case !dsn && slices.ContainsFunc(args, isDSN):
 		what = "a DSN stands alone"
 	default:
 		return nil
@@ -112,15 +113,6 @@ func (d *walDump) check(args []string) error {
 
 // isDSN reports whether an argument names a server and not a file.
 func isDSN(arg string) bool { return strings.Contains(arg, "://") }
-
-func anyDSN(args []string) bool {
-	for _, arg := range args {
-		if isDSN(arg) {
-			return true
-		}
-	}
-	return false
-}
 
 // open returns the log that args name.
 func (d *walDump) open(ctx context.Context, s streams, args []string) (logSource, error) {

@@ -17,7 +17,7 @@ import (
 func dumpLog(t *testing.T) (dir, first, second string) {
 	t.Helper()
 	dir = t.TempDir()
-	size := wal.SegmentSize(wal.MinSegmentSize)
+	size := wal.MinSegmentSize
 	log := walfake.New(15, 0x1000000)
 	log.SegmentSize = size
 	for xid := range uint32(3) {
@@ -101,7 +101,7 @@ func TestDumpSaysWhatIsWrongWithFiles(t *testing.T) {
 	}
 	text := filepath.Join(t.TempDir(), "text")
 	pgtest.OK(t, os.WriteFile(text, []byte("hello"), 0o600))
-	size := wal.SegmentSize(wal.MinSegmentSize)
+	size := wal.MinSegmentSize
 	far := filepath.Join(t.TempDir(), size.Name(1, 0x1300000))
 	pgtest.OK(t, os.Rename(second, far))
 	for name, tt := range map[string]struct {

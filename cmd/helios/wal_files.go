@@ -106,8 +106,8 @@ func listFiles(args []string) ([]segmentFile, wal.SegmentSize, error) {
 	return listDirectory(args[0])
 }
 
-// listDirectory returns the segments of a directory in the order of the log, of
-// each place the newest timeline's.
+// listDirectory returns the segments of a directory in the order of the log, up to
+// where its newest timeline ends.
 func listDirectory(dir string) (files []segmentFile, size wal.SegmentSize, err error) {
 	if info, err := os.Stat(filepath.Join(dir, "pg_wal")); err == nil && info.IsDir() {
 		dir = filepath.Join(dir, "pg_wal")
@@ -132,6 +132,11 @@ func listDirectory(dir string) (files []segmentFile, size wal.SegmentSize, err e
 		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(b.timeline, a.timeline))
 	})
 	files = slices.CompactFunc(files, func(a, b segmentFile) bool { return a.start == b.start })
+	for i := 1; i < len(files); i++ {
+		if files[i].timeline < files[i-1].timeline { // left behind where the newer timeline branched off
+			files = files[:i]
+		}
+	}
 	if len(files) == 0 {
 		return nil, 0, failed(fmt.Errorf("%s holds no WAL segments", dir), "want a server's pg_wal, or its data directory")
 	}

@@ -262,12 +262,18 @@ func (b *Buffer) Close() {
 }
 
 // Changed returns a channel that is closed when the buffer changes after this
-// call: call it, look, then wait.
+// call: call it, look, then wait. That of a closed buffer, which changes no more,
+// is closed already.
 func (b *Buffer) Changed() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.armed.Store(true)
-	return b.changed
+	changed := b.changed
+	if b.closed.Load() {
+		b.wakeLocked()
+	} else {
+		b.armed.Store(true)
+	}
+	return changed
 }
 
 // wake ends the wait of everybody who waits.
@@ -277,6 +283,10 @@ func (b *Buffer) wake() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.wakeLocked()
+}
+
+func (b *Buffer) wakeLocked() {
 	b.armed.Store(false)
 	close(b.changed)
 	b.changed = make(chan struct{})

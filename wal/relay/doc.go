@@ -14,9 +14,9 @@
 //   - The source is never made to wait for a subscriber. Who falls behind the
 //     buffer is served from disk or from the source, and returns to memory.
 //   - An acknowledgement counts only from a session on the current timeline, and
-//     never for more than that session was sent. A standby that stands on a
-//     branch that was left behind reports positions that are larger than the
-//     truth, and would release synchronous commits that nobody has.
+//     never for more than that session began with or was sent. A standby that
+//     stands on a branch that was left behind reports positions that are larger
+//     than the truth, and would release synchronous commits that nobody has.
 //   - Memory never acknowledges a flush. Only a subscriber's disk does, or the
 //     relay's own after fsync.
 //   - A record is split between messages at page boundaries only, as

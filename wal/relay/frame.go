@@ -32,7 +32,7 @@ import (
 //	uint64  how far the sender has come
 //	int64   the sender's clock, microseconds since 2000-01-01
 //	uint32  bytes of WAL
-//	uint32  their CRC-32C
+//	uint32  CRC-32C of the WAL, and then of all between the kind and here
 //	bytes   WAL, as it is or as one LZ4 block
 const (
 	kindFrame      = 'z'
@@ -42,6 +42,7 @@ const (
 	frameOption    = "helios_frames"
 	lz4Option      = "helios_lz4"
 	frameHeader    = 45 // after the kind
+	frameSum       = 41 // where in the header the checksum is
 	frameLZ4       = 1
 	copyHeader     = 5 // 'd' and the length
 
@@ -84,9 +85,10 @@ type frameCache struct {
 }
 
 type frameKey struct {
-	epoch uint64
-	start wal.LSN
-	lz4   bool
+	timeline wal.Timeline // a peer on an older one is sent the same WAL as its own
+	epoch    uint64
+	start    wal.LSN
+	lz4      bool
 }
 
 // cachedFrames at 64 KiB each are 2 MiB at most.
@@ -99,7 +101,7 @@ func newFrameCache(stats *counter) *frameCache {
 // get returns a frame that begins at h.start, which the caller releases: one
 // that is there if it holds no more than data, else one of data.
 func (c *frameCache) get(h frameHead, data []byte) *frame {
-	key := frameKey{h.epoch, h.start, h.lz4}
+	key := frameKey{h.timeline, h.epoch, h.start, h.lz4}
 	c.mu.Lock()
 	if f := c.frames[key]; f != nil && f.end <= h.start+wal.LSN(len(data)) {
 		f.refs.Add(1)
@@ -151,7 +153,7 @@ func appendFrame(dst []byte, h frameHead, data []byte) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, uint64(h.end))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(time.Since(epoch2000).Microseconds())) //nolint:gosec // read back as an int64
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(data)))                            //nolint:gosec // at most maxFrame
-	dst = binary.BigEndian.AppendUint32(dst, crc32.Checksum(data, castagnoli))
+	dst = append(dst, 0, 0, 0, 0)
 	packed := 0
 	if h.lz4 && len(data) >= minCompressed {
 		dst, packed = appendLZ4(dst, data)
@@ -161,8 +163,15 @@ func appendFrame(dst []byte, h frameHead, data []byte) []byte {
 	} else {
 		dst[first+copyHeader+1] |= frameLZ4
 	}
+	head := dst[first+copyHeader+1:]
+	binary.BigEndian.PutUint32(head[frameSum:], checksum(head, data))
 	binary.BigEndian.PutUint32(dst[first+1:], uint32(len(dst)-first-1)) //nolint:gosec // bounded by maxFrame
 	return dst
+}
+
+// checksum returns that of a frame with this header and WAL.
+func checksum(head, data []byte) uint32 {
+	return crc32.Update(crc32.Checksum(data, castagnoli), castagnoli, head[:frameSum])
 }
 
 // appendLZ4 appends data as one LZ4 block and returns the block's length; 0 and
@@ -215,7 +224,7 @@ func (r *frameReader) read(in io.Reader, size int) (received, []byte, error) {
 	f.epoch = binary.BigEndian.Uint64(r.head[5:])
 	f.start = wal.LSN(binary.BigEndian.Uint64(r.head[13:]))
 	f.end = wal.LSN(binary.BigEndian.Uint64(r.head[21:]))
-	length, sum := int(binary.BigEndian.Uint32(r.head[37:])), binary.BigEndian.Uint32(r.head[41:])
+	length, sum := int(binary.BigEndian.Uint32(r.head[37:])), binary.BigEndian.Uint32(r.head[frameSum:])
 	packed := size - frameHeader
 	if length == 0 || length > maxFrame || packed > length || flags&^frameLZ4 != 0 || flags&frameLZ4 == 0 && packed != length {
 		return f, nil, fmt.Errorf("%w at %s: %d bytes of WAL in %d, flags %d", errFrame, f.start, length, packed, flags)
@@ -234,7 +243,7 @@ func (r *frameReader) read(in io.Reader, size int) (received, []byte, error) {
 			return f, nil, fmt.Errorf("%w at %s: %d bytes of LZ4 do not hold %d of WAL", errFrame, f.start, packed, length)
 		}
 	}
-	if got := crc32.Checksum(r.raw, castagnoli); got != sum {
+	if got := checksum(r.head[:], r.raw); got != sum {
 		return f, nil, fmt.Errorf("%w at %s: its checksum is %08x, and it says %08x", errFrame, f.start, got, sum)
 	}
 	return f, r.raw, nil

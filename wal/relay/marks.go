@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -63,6 +64,21 @@ func (m *marks) age(at wal.LSN, now time.Time) time.Duration {
 		return 0
 	}
 	return max(0, now.Sub(m.ring[(m.first+i)%n].when))
+}
+
+// truncate notes that the WAL behind at was taken back.
+func (m *marks) truncate(at wal.LSN) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ring = append(slices.Clone(m.ring[m.first:]), m.ring[:m.first]...)
+	m.first = 0
+	for n := len(m.ring); n > 0 && m.ring[n-1].at > at; n = len(m.ring) {
+		if n == 1 || m.ring[n-2].at < at {
+			m.ring[n-1].at = at // the bytes before at came with it
+			break
+		}
+		m.ring = m.ring[:n-1]
+	}
 }
 
 // forget drops everything: positions have begun anew.

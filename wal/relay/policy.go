@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +51,11 @@ func (p Policy) String() string {
 	case ConfirmQuorum:
 		names := "*"
 		if len(p.Names) > 0 {
-			names = strings.Join(p.Names, ", ")
+			quoted := make([]string, len(p.Names))
+			for i, name := range p.Names {
+				quoted[i] = quoteName(name)
+			}
+			names = strings.Join(quoted, ", ")
 		}
 		return fmt.Sprintf("ANY %d (%s)", p.K, names)
 	case ConfirmNothing:
@@ -93,13 +99,13 @@ func ParsePolicy(text string) (Policy, error) {
 		return Policy{}, refused("the number of standbys must be 1 or more")
 	}
 	p := Policy{Mode: ConfirmQuorum, K: k}
-	for name := range strings.SplitSeq(list, ",") {
-		name = strings.Trim(strings.TrimSpace(name), `"`)
-		switch {
-		case name == "":
-			return Policy{}, refused("a name is empty")
-		case name != "*" && slices.Contains(p.Names, name):
-			return Policy{}, refused(fmt.Sprintf("%s is named twice", name))
+	for more := true; more; {
+		var name string
+		if name, list, more, err = cutName(list); err != nil {
+			return Policy{}, refused(err.Error())
+		}
+		if name != "*" && p.lists(name) {
+			return Policy{}, refused(name + " is named twice")
 		}
 		p.Names = append(p.Names, name)
 	}
@@ -113,8 +119,65 @@ func ParsePolicy(text string) (Policy, error) {
 }
 
 // counts reports whether the subscriber of that name may be one of the k.
-func (p Policy) counts(name string) bool {
-	return len(p.Names) == 0 || slices.ContainsFunc(p.Names, func(n string) bool { return strings.EqualFold(n, name) })
+func (p Policy) counts(name string) bool { return len(p.Names) == 0 || p.lists(name) }
+
+// lists reports whether a name is one of Names. As in PostgreSQL upper and lower
+// case are the same.
+func (p Policy) lists(name string) bool {
+	return slices.ContainsFunc(p.Names, func(n string) bool { return sameName(n) == sameName(name) })
+}
+
+// sameName returns what is equal for names that are the same one.
+func sameName(name string) string { return strings.ToLower(name) }
+
+// plainName is what stands in a list without quotes.
+var plainName = regexp.MustCompile(`^[\w.$-]+$`)
+
+// quoteName returns a name as it stands in a list.
+func quoteName(name string) string {
+	if plainName.MatchString(name) {
+		return name
+	}
+	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+}
+
+// cutName reads the first name of a list, which is in quotes if it holds
+// anything that means something here. It returns the rest, and whether there has
+// to be another name in it.
+func cutName(list string) (name, rest string, more bool, err error) {
+	list = strings.TrimSpace(list)
+	if !strings.HasPrefix(list, `"`) {
+		name, rest, more = strings.Cut(list, ",")
+		name = strings.TrimSpace(name)
+		switch {
+		case name == "":
+			return "", "", false, errors.New("a name is empty")
+		case strings.ContainsAny(name, `"()`):
+			return "", "", false, fmt.Errorf("%s has to stand in quotes", name)
+		}
+		return name, rest, more, nil
+	}
+	var b strings.Builder
+	for rest = list[1:]; ; {
+		part, after, closed := strings.Cut(rest, `"`)
+		b.WriteString(part)
+		if !closed {
+			return "", "", false, errors.New("a quote is not closed")
+		}
+		if rest = after; !strings.HasPrefix(rest, `"`) {
+			break
+		}
+		b.WriteByte('"')
+		rest = rest[1:]
+	}
+	between, rest, more := strings.Cut(rest, ",")
+	switch {
+	case strings.TrimSpace(between) != "":
+		return "", "", false, fmt.Errorf("%q follows a name", strings.TrimSpace(between))
+	case b.Len() == 0:
+		return "", "", false, errors.New("a name is empty")
+	}
+	return b.String(), rest, more, nil
 }
 
 // quorum returns the positions that k of the confirmations have reached, each

@@ -19,12 +19,12 @@ type position struct {
 // maxPositions is how many standbys one message tells of.
 const maxPositions = 4096
 
-// appendPositions appends the payload of a kindPositions message, without its
+// encodePositions returns the payload of a kindPositions message, without its
 // kind: a count, and for each standby its name behind a length, its timeline,
 // and what it has written, flushed and applied.
-func appendPositions(dst []byte, of []position) []byte {
+func encodePositions(of []position) []byte {
 	of = of[:min(len(of), maxPositions)]
-	dst = binary.BigEndian.AppendUint16(dst, uint16(len(of))) //nolint:gosec // at most maxPositions
+	dst := binary.BigEndian.AppendUint16(nil, uint16(len(of))) //nolint:gosec // at most maxPositions
 	for _, p := range of {
 		name := p.name[:min(len(p.name), 255)]
 		dst = append(dst, byte(len(name)))
@@ -39,7 +39,7 @@ func appendPositions(dst []byte, of []position) []byte {
 
 var errPositions = errors.New("relay: malformed report of positions")
 
-// parsePositions is the reverse of appendPositions.
+// parsePositions is the reverse of encodePositions.
 func parsePositions(b []byte) ([]position, error) {
 	if len(b) < 2 {
 		return nil, errPositions
@@ -54,8 +54,9 @@ func parsePositions(b []byte) ([]position, error) {
 		if len(b) < 1 || len(b) < 1+int(b[0])+28 {
 			return nil, errPositions
 		}
-		p := position{name: string(b[1 : 1+b[0]])}
-		b = b[1+b[0]:]
+		behind := 1 + int(b[0])
+		p := position{name: string(b[1:behind])}
+		b = b[behind:]
 		p.timeline = wal.Timeline(binary.BigEndian.Uint32(b))
 		p.confirmed = Confirmation{
 			Write: wal.LSN(binary.BigEndian.Uint64(b[4:])),

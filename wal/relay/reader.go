@@ -55,11 +55,14 @@ func (r *Reader) Next(limit int) ([]byte, error) {
 func (r *Reader) enter() (wal.LSN, error) {
 	b := r.b
 	for {
+		// The head first, then the epoch, which Truncate changes before it: a head
+		// that belongs to a later branch is never taken for one of the chunk's.
+		head := b.Head()
 		if epoch := b.epoch.Load(); epoch != r.epoch {
 			r.drop()
 			r.epoch = epoch
+			continue
 		}
-		head := b.Head()
 		switch {
 		case b.closed.Load():
 			return 0, ErrClosed

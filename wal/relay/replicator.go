@@ -56,8 +56,16 @@ func (r *Replicator) Replicate(batch Batch) error {
 	if err := r.buffer.Append(batch.At, batch.Data); err != nil {
 		return err
 	}
-	r.marks.arrived(r.buffer.Head(), time.Now())
+	r.arrived(r.buffer.Head(), time.Now())
 	return nil
+}
+
+// arrived notes that the buffer has WAL up to at.
+func (r *Replicator) arrived(at wal.LSN, now time.Time) {
+	r.marks.arrived(at, now)
+	if r.policy.Mode == ConfirmReceipt {
+		r.kickSource()
+	}
 }
 
 // Advance says that from at on the WAL is that of timeline t. Confirmations on
@@ -66,6 +74,7 @@ func (r *Replicator) Advance(t wal.Timeline, at wal.LSN) error {
 	if err := r.buffer.Truncate(at); err != nil {
 		return err
 	}
+	r.marks.truncate(at)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.timeline != t {
@@ -73,7 +82,7 @@ func (r *Replicator) Advance(t wal.Timeline, at wal.LSN) error {
 		r.reached = Confirmation{}
 		r.spooled = min(r.spooled, at)
 	}
-	r.kickLocked()
+	r.kickSource()
 	return nil
 }
 
@@ -134,12 +143,14 @@ const (
 
 var states = [...]string{StateStartup, StateBackfill, StateStreaming}
 
-// begin starts a session on timeline t: nothing is sent or confirmed in it yet.
-func (s *Subscriber) begin(t wal.Timeline) {
+// begin starts a session on timeline t: nothing is confirmed in it yet. What
+// lies before at, where it begins, is what the subscriber has; if that is all
+// there is, nothing will be sent that could have it believed.
+func (s *Subscriber) begin(t wal.Timeline, at wal.LSN) {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
 	s.timeline, s.confirmed = t, Confirmation{}
-	s.sent.Store(0)
+	s.sent.Store(uint64(at))
 }
 
 // end ends the session: its confirmations count no longer.
@@ -225,7 +236,7 @@ func (r *Replicator) settleLocked() {
 		r.reached = before.furthest(quorum(r.policy.K, r.countingLocked()))
 	}
 	if r.reached != before || r.tells {
-		r.kickLocked()
+		r.kickSource()
 	}
 }
 
@@ -238,8 +249,8 @@ func (r *Replicator) countingLocked() []Confirmation {
 		if s.timeline == 0 || s.timeline != r.timeline || !r.policy.counts(s.name) || s.relay && len(r.policy.Names) == 0 {
 			continue
 		}
-		if old := latest[s.name]; old == nil || old.serial < s.serial {
-			latest[s.name] = s
+		if old := latest[sameName(s.name)]; old == nil || old.serial < s.serial {
+			latest[sameName(s.name)] = s
 		}
 	}
 	of := make([]Confirmation, 0, len(latest))
@@ -249,19 +260,25 @@ func (r *Replicator) countingLocked() []Confirmation {
 	return of
 }
 
-func (r *Replicator) kickLocked() {
+// kickSource has the source told of what has changed.
+func (r *Replicator) kickSource() {
 	select {
 	case r.kick <- struct{}{}:
 	default:
 	}
 }
 
-// spool notes that the relay's own disk has the WAL up to at.
-func (r *Replicator) spool(at wal.LSN) {
+// spool notes that the relay's own disk has the WAL up to at. That of another
+// timeline counts for nothing: the disk may be behind a switch that has been
+// made, with WAL that was taken back.
+func (r *Replicator) spool(at wal.Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.spooled = at
-	r.kickLocked()
+	if at.Timeline != r.timeline {
+		return
+	}
+	r.spooled = at.LSN
+	r.kickSource()
 }
 
 // Confirmed returns what the policy lets the source know.
@@ -317,7 +334,7 @@ func (r *Replicator) mergeFeedbackLocked() {
 	}
 	if merged != r.feedback {
 		r.feedback = merged
-		r.kickLocked()
+		r.kickSource()
 	}
 }
 

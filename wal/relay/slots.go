@@ -48,7 +48,11 @@ func (s *slots) create(name string, restart wal.LSN, temporary bool, session uin
 		made.user = session
 	}
 	s.of[name] = made
-	return true, s.saveLocked()
+	if err := s.saveLocked(); err != nil {
+		delete(s.of, name)
+		return false, err
+	}
+	return true, nil
 }
 
 // take gives the slot to the session, and returns the session that has it

@@ -91,6 +91,9 @@ func (r *Relay) followOnce(parent context.Context) error {
 	r.setSourceState(chosen.cfg, nil)
 	r.log.InfoContext(ctx, "following", "from", addr(chosen.cfg), "timeline", t, "at", at, "relay", chosen.isRelay())
 	err = r.stream(ctx, chosen, at, t)
+	if isUndefinedFile(err) {
+		r.removed = r.buffer.Head()
+	}
 	if cause := context.Cause(ctx); cause != nil && parent.Err() == nil {
 		return cause
 	}
@@ -257,6 +260,11 @@ func (r *Relay) adopt(ctx context.Context, c *candidate) (wal.LSN, wal.Timeline,
 	switch last, ok := theirs.span(ours.timeline()); {
 	case ok && theirs.timeline() == ours.timeline() && fork != noEnd:
 		return 0, 0, fmt.Errorf("relay: it is on timeline %s with another history, forked at %s: a different branch of the same number", theirs.timeline(), fork)
+	case ok && fork == last.end && r.removed == head && theirs.start() > head:
+		r.log.WarnContext(ctx, "the source no longer has what follows: a gap is left, and whoever stands before it needs another source",
+			"at", head, "next", theirs.start(), "timeline", theirs.timeline())
+		theirs.generation = ours.generation
+		return r.beginHere(ctx, theirs)
 	case ok && fork == last.end:
 		if head > fork {
 			r.log.WarnContext(ctx, "what was relayed behind the fork is not part of the source's history, and is taken back",
@@ -291,11 +299,7 @@ func merged(a, b map[wal.Timeline][]byte) map[wal.Timeline][]byte {
 // start of the segment that the source is writing, since that is where standbys
 // begin.
 func (r *Relay) beginHere(ctx context.Context, b *branch) (wal.LSN, wal.Timeline, error) {
-	at := b.identity.Flush &^ wal.LSN(b.identity.SegmentSize-1)
-	if at == 0 {
-		at = wal.LSN(b.identity.SegmentSize)
-	}
-	at, t, err := r.openSpool(ctx, b, at)
+	at, t, err := r.openSpool(ctx, b, b.start())
 	if err != nil {
 		return 0, 0, err
 	}
@@ -313,6 +317,9 @@ func (r *Relay) beginHere(ctx context.Context, b *branch) (wal.LSN, wal.Timeline
 		return 0, 0, err
 	}
 	r.replicator.marks.forget()
+	if r.spool != nil {
+		r.replicator.spool(r.spool.Flushed())
+	}
 	r.setBranch(&begun)
 	return at, t, nil
 }
@@ -465,10 +472,8 @@ func (in *receiver) run() (wal.Position, error) {
 		in.heard.Store(now.UnixNano())
 		switch e.Kind {
 		case replication.KindData:
-			in.asked = 0
 			err = in.take(e.Start, e.Size, client, now)
 		case kindFrame:
-			in.asked = 0
 			err = in.takeFrame(e.Size, now)
 		case replication.KindKeepalive:
 			if e.Reply {
@@ -493,9 +498,17 @@ func (in *receiver) take(at wal.LSN, size int, from io.Reader, now time.Time) er
 		return err
 	})
 	if err == nil {
-		in.r.replicator.marks.arrived(at+wal.LSN(size), now) //nolint:gosec // positive
+		in.arrived(at+wal.LSN(size), now) //nolint:gosec // positive
 	}
 	return err
+}
+
+// arrived notes that there is WAL up to at. A source that goes on is not
+// shutting down, however often it has asked.
+func (in *receiver) arrived(at wal.LSN, now time.Time) {
+	in.asked = 0
+	in.leave.Store(false)
+	in.r.replicator.arrived(at, now)
 }
 
 func (in *receiver) takeFrame(size int, now time.Time) error {
@@ -509,7 +522,7 @@ func (in *receiver) takeFrame(size int, now time.Time) error {
 	if err := in.r.buffer.Append(f.start, data); err != nil {
 		return err
 	}
-	in.r.replicator.marks.arrived(f.start+wal.LSN(len(data)), now)
+	in.arrived(f.start+wal.LSN(len(data)), now)
 	return nil
 }
 
@@ -583,7 +596,7 @@ func (in *receiver) tell(old *told, asked bool) error {
 		c = r.cfg.Gate(c)
 	}
 	if in.c.isRelay() {
-		now := appendPositions(nil, r.replicator.positions())
+		now := encodePositions(r.replicator.positions())
 		if !slices.Equal(now, old.positions) {
 			if err := client.SendCopy(kindPositions, now); err != nil {
 				return err
@@ -629,13 +642,16 @@ func (in *receiver) farewell(ctx context.Context) bool {
 	}
 	wait := time.NewTimer(grace)
 	defer wait.Stop()
-	for !done() {
+	for !done() && in.leave.Load() {
 		select {
 		case <-ctx.Done():
 			return false
 		case <-r.replicator.kick:
 			continue
 		case <-wait.C:
+		}
+		if !in.leave.Load() {
+			break
 		}
 		r.log.WarnContext(ctx, "the source shuts down, and is not kept from it any longer", "from", addr(in.c.cfg), "unconfirmed", head)
 		in.c.client.Close() //nolint:errcheck // ends the read
@@ -644,9 +660,11 @@ func (in *receiver) farewell(ctx context.Context) bool {
 	return true
 }
 
-// report says whether the source is to hear of every subscriber.
+// report says whether the source, which knows nothing yet, is to hear of every
+// subscriber.
 func (r *Replicator) report(all bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tells = all
+	r.kickSource()
 }

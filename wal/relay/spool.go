@@ -18,10 +18,12 @@ func (r *Relay) openSpool(ctx context.Context, b *branch, at wal.LSN) (wal.LSN, 
 	if err := r.openDirs(b); err != nil || r.spool == nil {
 		return at, b.timeline(), err
 	}
+	if r.branch.Load() != nil {
+		return at, b.timeline(), nil // fillSpool writes, and sees for itself
+	}
 	has := r.spool.Position()
-	if s, ok := b.span(has.Timeline); ok && has.LSN > 0 && has.LSN <= s.end && has.LSN <= max(b.identity.Flush, at) {
+	if s, ok := b.span(has.Timeline); ok && has.LSN > r.removed && has.LSN <= s.end && has.LSN <= max(b.identity.Flush, at) {
 		r.log.InfoContext(ctx, "the spool goes on", "dir", r.cfg.SpoolDir, "at", has)
-		r.replicator.spool(has.LSN)
 		return has.LSN, has.Timeline, nil
 	}
 	if has.LSN > 0 {
@@ -49,12 +51,13 @@ func (r *Relay) openDirs(b *branch) error {
 			r.dirs = nil
 			return err
 		}
-		r.spool = spool
-		r.dirs = append(r.dirs, spool.Dir())
 		saved, err := spool.LoadSlots()
 		if err != nil {
-			return err
+			r.dirs = nil
+			return errors.Join(err, spool.Close())
 		}
+		r.spool = spool
+		r.dirs = append(r.dirs, spool.Dir())
 		r.slots.load(saved, spool.SaveSlots)
 	}
 	if r.cfg.WALDir != "" {
@@ -67,7 +70,7 @@ func (r *Relay) openDirs(b *branch) error {
 // with at.
 func (r *Relay) resetSpool(b *branch, at wal.LSN) error {
 	at &^= wal.LSN(b.identity.SegmentSize - 1)
-	if err := r.spool.Reset(at, b.timeline()); err != nil {
+	if err := r.spool.Reset(at, b.owners(at)[0]); err != nil {
 		return err
 	}
 	return r.saveHistories(b)
@@ -144,11 +147,10 @@ func (r *Relay) spoolSome(ctx context.Context, reader *Reader) (bool, error) {
 	if wrote == 0 {
 		return false, nil
 	}
-	flushed, err := r.spool.Sync()
-	if err != nil {
+	if _, err := r.spool.Sync(); err != nil {
 		return false, err
 	}
-	r.replicator.spool(flushed)
+	r.replicator.spool(r.spool.Flushed())
 	r.spool.SetFloor(r.slots.oldest())
 	return true, nil
 }
@@ -162,8 +164,8 @@ func (r *Relay) spoolStep(ctx context.Context, reader *Reader) (int, error) {
 	pos := r.spool.Position()
 	s, ok := b.span(pos.Timeline)
 	switch {
-	case !ok, errors.Is(err, ErrBehind):
-		return r.restartSpool(ctx, b, reader, pos)
+	case !ok, errors.Is(err, ErrBehind), err == nil && len(data) > 0 && from != pos.LSN:
+		return r.mendSpool(ctx, b, reader, pos)
 	case b.timeline() != pos.Timeline && from >= s.end:
 		next := b.after(pos.Timeline)
 		if err := r.saveHistories(b); err != nil {
@@ -185,6 +187,18 @@ func (r *Relay) spoolStep(ctx context.Context, reader *Reader) (int, error) {
 	}
 	reader.seek(from + wal.LSN(len(data)))
 	return len(data), nil
+}
+
+// mendSpool does what there is to do when the buffer does not continue the spool.
+func (r *Relay) mendSpool(ctx context.Context, b *branch, reader *Reader, pos wal.Position) (int, error) {
+	if _, ok := b.span(pos.Timeline); ok {
+		n, err := r.refillSpool(ctx, b, pos)
+		if !errors.Is(err, errGone) {
+			reader.seek(r.spool.Position().LSN)
+			return n, err
+		}
+	}
+	return r.restartSpool(ctx, b, reader, pos)
 }
 
 // restartSpool begins the spool anew at the first segment that the buffer has
