@@ -27,14 +27,14 @@ type processSettings struct {
 	Acknowledge          relay.Policy
 }
 
-// beRelay is the life of such a process. It ends with its standard input, so that
-// it does not outlive the tests.
-func beRelay(settings string) {
+// beRelay is the life of such a process, and returns what to exit with. It ends
+// with its standard input, so that it does not outlive the tests.
+func beRelay(settings string) int {
 	if err := relayUntilEOF(settings); err != nil {
 		fmt.Fprintln(os.Stderr, "relay:", err)
-		os.Exit(1)
+		return 1
 	}
-	os.Exit(0)
+	return 0
 }
 
 func relayUntilEOF(settings string) error {
