@@ -27,8 +27,8 @@ type processSettings struct {
 	Acknowledge          relay.Policy
 }
 
-// beRelay is the life of such a process. It ends with its standard input, so that
-// it does not outlive the tests. It returns the exit code.
+// beRelay is the life of such a process, and returns what to exit with. It ends
+// with its standard input, so that it does not outlive the tests.
 func beRelay(settings string) int {
 	if err := relayUntilEOF(settings); err != nil {
 		fmt.Fprintln(os.Stderr, "relay:", err)
@@ -60,7 +60,7 @@ func relayUntilEOF(settings string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer cancel()
-		io.Copy(io.Discard, os.Stdin) //nolint:errcheck // ends with the parent
+		io.Copy(io.Discard, os.Stdin) // ends with the parent
 	}()
 	if err := r.Run(ctx, listener); ctx.Err() == nil {
 		return err
@@ -98,7 +98,7 @@ func (r *relayProcess) start() {
 	r.t.Helper()
 	settings, err := json.Marshal(r.settings)
 	pgtest.OK(r.t, err)
-	r.cmd = osexec.Command(os.Args[0]) //nolint:noctx // kill ends it
+	r.cmd = osexec.Command(os.Args[0]) // kill ends it
 	r.cmd.Env = append(os.Environ(), relaySettings+"="+string(settings))
 	r.cmd.Stderr = lineOutput{r.t, r.settings.Name}
 	r.stdin, err = r.cmd.StdinPipe()
@@ -119,8 +119,8 @@ func (r *relayProcess) kill() {
 	if r.cmd == nil {
 		return
 	}
-	r.cmd.Process.Kill() //nolint:errcheck // it has ended by itself
-	r.cmd.Wait()         //nolint:errcheck // it was killed
+	r.cmd.Process.Kill() // it has ended by itself
+	r.cmd.Wait()         // it was killed
 	r.cmd = nil
 }
 
