@@ -3,6 +3,8 @@ package integration_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -117,6 +119,37 @@ func TestAStandbysSlotOutlivesTheRelay(t *testing.T) {
 	await(t, "the relay knows its source", func() bool { return r.Status().Connected })
 	if after := r.Status().Slots["n2_slot"]; after != before {
 		t.Errorf("the slot was at %s before the restart, and is at %s", before, after)
+	}
+	pgtest.OK(t, c.Start(ctx, n2))
+	pgtest.OK(t, primary.Exec(ctx, "INSERT INTO t VALUES (1)"))
+	awaitSame(ctx, t, primary, n2)
+}
+
+// A slot that nobody has made by hand is there after a crash of the relay as well,
+// and holds no less than its standby needs.
+func TestAStandbysSlotOutlivesACrashOfTheRelay(t *testing.T) {
+	c := pgtest.New(t, pgtest.Options{Replicas: 1})
+	ctx := storyContext(t)
+	primary, n2 := c.Primary(), c.Nodes[1]
+	r := startRelayProcess(t, "crashing", primary.Server().Conninfo(""), func(s *processSettings) { s.Spool = t.TempDir() })
+	pgtest.OK(t, c.Configure(ctx, n2, map[string]string{"primary_conninfo": r.conninfo("n2"), "primary_slot_name": "n2"}))
+	pgtest.OK(t, primary.Exec(ctx, "CREATE TABLE t AS SELECT generate_series(1, 1000) n"))
+	awaitSame(ctx, t, primary, n2)
+	at, err := n2.LSN(ctx)
+	pgtest.OK(t, err)
+	saved := filepath.Join(r.settings.Spool, "slots.json")
+	await(t, "the slot is saved", func() bool {
+		text, err := os.ReadFile(saved)
+		return err == nil && strings.Contains(string(text), at.String())
+	})
+	pgtest.OK(t, c.Stop(ctx, n2, pgctl.Fast))
+	r.kill()
+	r.start()
+	awaitListening(t, r.settings.Listen)
+	slot, err := replicationClient(ctx, t, r.conninfo("client")).ReadSlot(ctx, "n2")
+	pgtest.OK(t, err)
+	if slot.Type != "physical" || slot.Restart.LSN < at {
+		t.Errorf("the slot after the crash is %+v, want %s or a little more", slot, at)
 	}
 	pgtest.OK(t, c.Start(ctx, n2))
 	pgtest.OK(t, primary.Exec(ctx, "INSERT INTO t VALUES (1)"))
