@@ -26,6 +26,7 @@ func newSyncCluster(t testing.TB, replicas int) *pgtest.Cluster {
 		"synchronous_commit":        "local",
 	}})
 	pgtest.OK(t, c.Primary().Exec(pgtest.Context(t), "CREATE TABLE t (n int)"))
+	commitsWait(t, c.Primary())
 	return c
 }
 

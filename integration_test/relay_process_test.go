@@ -29,13 +29,13 @@ type processSettings struct {
 }
 
 // beRelay is the life of such a process. It ends with its standard input, so that
-// it does not outlive the tests.
-func beRelay(settings string) {
+// it does not outlive the tests. It returns the exit code.
+func beRelay(settings string) int {
 	if err := relayUntilEOF(settings); err != nil {
 		fmt.Fprintln(os.Stderr, "relay:", err)
-		os.Exit(1)
+		return 1
 	}
-	os.Exit(0)
+	return 0
 }
 
 func relayUntilEOF(settings string) error {

@@ -60,10 +60,10 @@ func TestReceivewalWritesThePrimarysSegments(t *testing.T) {
 
 // A receivedWAL is a directory that pg_receivewal writes.
 type receivedWAL struct {
-	dir    string
-	cmd    *osexec.Cmd
-	ended  chan error
-	said   bytes.Buffer
+	dir   string
+	cmd   *osexec.Cmd
+	ended chan error
+	said  bytes.Buffer
 }
 
 // startReceivewal streams from the relay, through a slot unless that is "".

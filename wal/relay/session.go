@@ -276,10 +276,7 @@ func (s *session) createSlot(c replication.CreateSlot) error {
 			Hint: "Logical replication needs the PostgreSQL server behind it, " + s.r.source.Load().addr + ".",
 		}
 	case !slotName.MatchString(c.Name):
-		return &replication.Error{
-			Code: "42602", Message: fmt.Sprintf("replication slot name %q contains invalid character", c.Name),
-			Hint: "Replication slot names may only contain lower case letters, numbers, and the underscore character.",
-		}
+		return badSlotName(c.Name)
 	}
 	restart := wal.LSN(0)
 	if c.Reserve {
@@ -324,6 +321,13 @@ func (s *session) dropSlot(name string) error {
 		return slotInUse(name, owner)
 	}
 	return s.conn.Complete("DROP_REPLICATION_SLOT")
+}
+
+func badSlotName(name string) error {
+	return &replication.Error{
+		Code: "42602", Message: fmt.Sprintf("replication slot name %q contains invalid character", name),
+		Hint: "Replication slot names may only contain lower case letters, numbers, and the underscore character.",
+	}
 }
 
 func noSlot(name string) error {
@@ -383,12 +387,15 @@ func (s *session) prepare(ctx context.Context, c replication.StartReplication) (
 	span, ok := b.span(t)
 	switch {
 	case !ok:
-		return nil, &replication.Error{Code: "58P01", Message: fmt.Sprintf("requested timeline %s is not in this server's history", t)}
+		return nil, &replication.Error{Code: "XX000", Message: fmt.Sprintf("requested timeline %s is not in this server's history", t)}
 	case c.At > span.end:
 		return nil, &replication.Error{
-			Code: "58P01", Message: fmt.Sprintf("requested starting point %s on timeline %s is not in this server's history", c.At, t),
+			Code: "XX000", Message: fmt.Sprintf("requested starting point %s on timeline %s is not in this server's history", c.At, t),
 			Detail: fmt.Sprintf("This server's history forked from timeline %s at %s.", t, span.end),
 		}
+	}
+	if c.Slot != "" && !slotName.MatchString(c.Slot) {
+		return nil, badSlotName(c.Slot)
 	}
 	st := &stream{s: s, r: s.r, t: t, generation: b.generation, slot: c.Slot, size: maxMessage}
 	if version, ok := c.Options[frameOption]; ok {

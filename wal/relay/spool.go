@@ -164,8 +164,8 @@ func (r *Relay) spoolStep(ctx context.Context, reader *Reader) (int, error) {
 	pos := r.spool.Position()
 	s, ok := b.span(pos.Timeline)
 	switch {
-	case !ok, errors.Is(err, ErrBehind), from != pos.LSN:
-		return r.restartSpool(ctx, b, reader, pos)
+	case !ok, errors.Is(err, ErrBehind), err == nil && len(data) > 0 && from != pos.LSN:
+		return r.mendSpool(ctx, b, reader, pos)
 	case b.timeline() != pos.Timeline && from >= s.end:
 		next := b.after(pos.Timeline)
 		if err := r.saveHistories(b); err != nil {
@@ -187,6 +187,18 @@ func (r *Relay) spoolStep(ctx context.Context, reader *Reader) (int, error) {
 	}
 	reader.seek(from + wal.LSN(len(data)))
 	return len(data), nil
+}
+
+// mendSpool does what there is to do when the buffer does not continue the spool.
+func (r *Relay) mendSpool(ctx context.Context, b *branch, reader *Reader, pos wal.Position) (int, error) {
+	if _, ok := b.span(pos.Timeline); ok {
+		n, err := r.refillSpool(ctx, b, pos)
+		if !errors.Is(err, errGone) {
+			reader.seek(r.spool.Position().LSN)
+			return n, err
+		}
+	}
+	return r.restartSpool(ctx, b, reader, pos)
 }
 
 // restartSpool begins the spool anew at the first segment that the buffer has
