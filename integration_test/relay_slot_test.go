@@ -169,7 +169,7 @@ func TestTheRelaysSlotKeepsWhatItsStandbysNeed(t *testing.T) {
 	c := pgtest.New(t, pgtest.Options{Replicas: 2, Settings: map[string]string{"wal_keep_size": "0", "max_wal_size": "32MB", "min_wal_size": "32MB"}})
 	ctx := storyContext(t)
 	primary, n2, n3 := c.Primary(), c.Nodes[1], c.Nodes[2]
-	const limit = 48 << 20
+	const limit = 64 << 20
 	r := startRelay(t, primary.Server().Conninfo(""), func(cfg *relay.Config) {
 		cfg.Slot, cfg.SlotLimit, cfg.BufferSize = "helios", limit, relay.MinBufferSize
 	})
@@ -187,7 +187,7 @@ func TestTheRelaysSlotKeepsWhatItsStandbysNeed(t *testing.T) {
 	// would have dropped it.
 	pgtest.OK(t, c.Stop(ctx, n2, pgctl.Fast))
 	left := r.Status().Slots["n2"]
-	for range 3 {
+	for range 2 {
 		fillQuickly(ctx, t, primary, 16<<20)
 		pgtest.OK(t, primary.Exec(ctx, "CHECKPOINT"))
 	}
