@@ -18,7 +18,7 @@ var major int
 // TestMain says which PostgreSQL the stories are told with.
 func TestMain(m *testing.M) {
 	if settings := os.Getenv(relaySettings); settings != "" {
-		beRelay(settings)
+		os.Exit(beRelay(settings))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	err := meetServers(ctx)

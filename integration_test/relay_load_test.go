@@ -11,18 +11,18 @@ import (
 	"github.com/heliosdb/helios/internal/pgtest"
 )
 
-// program returns a command of the same PostgreSQL as the servers.
-func program(ctx context.Context, t testing.TB, name string, args ...string) *osexec.Cmd {
+// tool returns a command of the same PostgreSQL as the servers.
+func tool(ctx context.Context, t testing.TB, name string, args ...string) *osexec.Cmd {
 	t.Helper()
 	bin, err := pgctl.FindBinaries()
 	pgtest.OK(t, err)
-	return osexec.CommandContext(ctx, bin.Program(name), args...)
+	return program(ctx, bin, name, args...)
 }
 
 // run runs such a command, which has to succeed, and returns what it said.
 func run(ctx context.Context, t testing.TB, name string, args ...string) string {
 	t.Helper()
-	out, err := program(ctx, t, name, args...).CombinedOutput()
+	out, err := tool(ctx, t, name, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
 	}
@@ -67,7 +67,7 @@ func (l *relayLoad) goOn(ctx context.Context) {
 	defer pause.Stop()
 	for ctx.Err() == nil {
 		// A primary that goes away ends it; the next one is for the next.
-		program(ctx, l.t, "pgbench", "-n", "-c", "2", "-R", "300", "-T", "600", l.c.Primary().Server().Conninfo("pgbench")).Run() //nolint:errcheck // see above
+		tool(ctx, l.t, "pgbench", "-n", "-c", "2", "-R", "300", "-T", "600", l.c.Primary().Server().Conninfo("pgbench")).Run() //nolint:errcheck // see above
 		select {
 		case <-pause.C:
 		case <-ctx.Done():

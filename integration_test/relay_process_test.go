@@ -24,16 +24,17 @@ const relaySettings = "HELIOS_TEST_RELAY"
 type processSettings struct {
 	Name, Source, Listen string
 	Buffer               int64
+	Acknowledge          relay.Policy
 }
 
 // beRelay is the life of such a process. It ends with its standard input, so that
-// it does not outlive the tests.
-func beRelay(settings string) {
+// it does not outlive the tests. It returns the exit code.
+func beRelay(settings string) int {
 	if err := relayUntilEOF(settings); err != nil {
 		fmt.Fprintln(os.Stderr, "relay:", err)
-		os.Exit(1)
+		return 1
 	}
-	os.Exit(0)
+	return 0
 }
 
 func relayUntilEOF(settings string) error {
@@ -42,7 +43,7 @@ func relayUntilEOF(settings string) error {
 		return err
 	}
 	cfg := relay.DefaultConfig()
-	cfg.Name, cfg.BufferSize = s.Name, s.Buffer
+	cfg.Name, cfg.BufferSize, cfg.Acknowledge = s.Name, s.Buffer, s.Acknowledge
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	var err error
 	if cfg.Source, err = relay.ParseSource(s.Source); err != nil {
@@ -77,13 +78,16 @@ type relayProcess struct {
 }
 
 // startRelayProcess is startRelay with a process.
-func startRelayProcess(t testing.TB, name, source string) *relayProcess {
+func startRelayProcess(t testing.TB, name, source string, edit ...func(*processSettings)) *relayProcess {
 	t.Helper()
 	port, err := pgtest.TakePort(t.Context())
 	pgtest.OK(t, err)
 	r := &relayProcess{t: t, port: port, settings: processSettings{
 		Name: name, Source: source, Listen: fmt.Sprintf("127.0.0.1:%d", port), Buffer: 64 << 20,
 	}}
+	for _, e := range edit {
+		e(&r.settings)
+	}
 	t.Cleanup(func() { pgtest.GivePort(port) })
 	t.Cleanup(r.kill)
 	r.start()

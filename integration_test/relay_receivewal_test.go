@@ -34,7 +34,7 @@ func TestReceivewalWritesThePrimarysSegments(t *testing.T) {
 				pgtest.OK(t, n1.Exec(ctx, "SELECT pg_switch_wal()"))
 			}
 			last := archive.awaitSegment(t, segmentBefore(ctx, t, n1))
-			archive.compare(t, filepath.Join(localDir(t, n1), "pg_wal"), regexp.MustCompile(`^00000001[0-9A-F]{16}$`), last)
+			archive.compare(t, filepath.Join(ownServer(t, n1).Dir(), "pg_wal"), regexp.MustCompile(`^00000001[0-9A-F]{16}$`), last)
 
 			pgtest.OK(t, n1.Exec(ctx, "CREATE TABLE last_of_timeline_1 ()"))
 			awaitFlow(t, n1, n2)
@@ -46,7 +46,7 @@ func TestReceivewalWritesThePrimarysSegments(t *testing.T) {
 				pgtest.OK(t, n2.Exec(ctx, "SELECT pg_switch_wal()"))
 			}
 			last = archive.awaitSegment(t, segmentBefore(ctx, t, n2))
-			archive.compare(t, filepath.Join(localDir(t, n2), "pg_wal"), regexp.MustCompile(`^00000002([0-9A-F]{16}|\.history)$`), last)
+			archive.compare(t, filepath.Join(ownServer(t, n2).Dir(), "pg_wal"), regexp.MustCompile(`^00000002([0-9A-F]{16}|\.history)$`), last)
 			archive.end(t)
 			if said := archive.said.String(); strings.Contains(said, "disconnected") || strings.Contains(said, "could not") {
 				t.Errorf("pg_receivewal had to connect again:\n%s", said)
@@ -60,10 +60,10 @@ func TestReceivewalWritesThePrimarysSegments(t *testing.T) {
 
 // A receivedWAL is a directory that pg_receivewal writes.
 type receivedWAL struct {
-	dir    string
-	cmd    *osexec.Cmd
-	ended  chan error
-	said   bytes.Buffer
+	dir   string
+	cmd   *osexec.Cmd
+	ended chan error
+	said  bytes.Buffer
 }
 
 // startReceivewal streams from the relay, through a slot unless that is "".
@@ -75,7 +75,7 @@ func startReceivewal(t testing.TB, r *relayUnderTest, slot string) *receivedWAL 
 		run(t.Context(), t, "pg_receivewal", "-d", r.conninfo("archive"), "--slot="+slot, "--create-slot")
 		args = append(args, "--slot="+slot)
 	}
-	a.cmd = program(context.Background(), t, "pg_receivewal", args...)
+	a.cmd = tool(context.Background(), t, "pg_receivewal", args...)
 	a.cmd.Stdout, a.cmd.Stderr = &a.said, &a.said
 	pgtest.OK(t, a.cmd.Start())
 	go func() { a.ended <- a.cmd.Wait() }()
@@ -168,16 +168,13 @@ func TestABaseBackupIsMadeAtTheServerBehindTheRelay(t *testing.T) {
 	r := startRelay(t, primary.Server().Conninfo(""))
 	pgbench(ctx, t, primary, "-i", "-q")
 	for _, method := range []string{"none", "stream"} {
-		out, err := program(ctx, t, "pg_basebackup", "-D", filepath.Join(t.TempDir(), "copy"), "-X", method, "-d", r.conninfo("copy")).CombinedOutput()
+		out, err := tool(ctx, t, "pg_basebackup", "-D", filepath.Join(t.TempDir(), "copy"), "-X", method, "-d", r.conninfo("copy")).CombinedOutput()
 		want := fmt.Sprintf("HINT:  Run pg_basebackup against the PostgreSQL server behind it, %s", primary.DirectAddr())
 		if err == nil || !strings.Contains(string(out), want) {
 			t.Errorf("pg_basebackup -X %s of a relay: %v\n%swant %s", method, err, out, want)
 		}
 	}
-	local, ok := n2.Server().(*pgtest.LocalServer)
-	if !ok {
-		t.Fatal("this story makes data directories: it needs servers of this machine")
-	}
+	local := ownServer(t, n2)
 	pgtest.OK(t, local.Close())
 	pgtest.OK(t, os.RemoveAll(local.Dir()))
 	pgtest.OK(t, local.CloneFrom(ctx, primary.Server().Conninfo("copy")))

@@ -46,21 +46,11 @@ func withChecksums(ctx context.Context, t testing.TB, c *pgtest.Cluster) {
 	}
 	for _, n := range c.Nodes {
 		pgtest.OK(t, c.Stop(ctx, n, pgctl.Fast))
-		run(ctx, t, "pg_checksums", "--enable", "--no-sync", "-D", localDir(t, n))
+		run(ctx, t, "pg_checksums", "--enable", "--no-sync", "-D", ownServer(t, n).Dir())
 	}
 	for _, n := range c.Nodes {
 		pgtest.OK(t, c.Start(ctx, n))
 	}
-}
-
-// localDir returns a node's data directory.
-func localDir(t testing.TB, n *pgtest.Node) string {
-	t.Helper()
-	local, ok := n.Server().(*pgtest.LocalServer)
-	if !ok {
-		t.Fatal("this story looks into data directories: it needs servers of this machine")
-	}
-	return local.Dir()
 }
 
 // checkPages has pg_amcheck compare every table and index of the nodes, and,
@@ -72,6 +62,6 @@ func checkPages(ctx context.Context, t testing.TB, c *pgtest.Cluster, nodes ...*
 			run(ctx, t, "pg_amcheck", "--heapallindexed", "--jobs=2", "--all", "--maintenance-db="+n.Server().Conninfo("pg_amcheck"))
 		}
 		pgtest.OK(t, c.Stop(ctx, n, pgctl.Fast))
-		t.Logf("%s: %s", n.Name, run(ctx, t, "pg_checksums", "--check", "-D", localDir(t, n)))
+		t.Logf("%s: %s", n.Name, run(ctx, t, "pg_checksums", "--check", "-D", ownServer(t, n).Dir()))
 	}
 }

@@ -1,9 +1,13 @@
+//go:build unix
+
 package integration_test
 
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/heliosdb/helios/internal/pgctl"
 	"github.com/heliosdb/helios/internal/pgtest"
@@ -18,7 +22,7 @@ func BenchmarkDecoder(b *testing.B) {
 			start, log := tpcbLog(b, pages)
 			b.SetBytes(int64(len(log)))
 			b.ReportAllocs()
-			records := 0
+			records, begun := 0, spentCPU(b)
 			for b.Loop() {
 				decoder := wal.NewDecoder(start)
 				for chunk := log; len(chunk) > 0; {
@@ -33,10 +37,19 @@ func BenchmarkDecoder(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			b.ReportMetric(float64(records)/b.Elapsed().Seconds(), "records/s")
+			b.ReportMetric(float64(records)/(spentCPU(b)-begun).Seconds(), "records/cpu-s")
 			b.ReportMetric(float64(records)/float64(b.N), "records/op")
 		})
 	}
+}
+
+// spentCPU returns how long this process has computed: on a busy machine the clock
+// on the wall says more of the others.
+func spentCPU(b *testing.B) time.Duration {
+	b.Helper()
+	var usage syscall.Rusage
+	pgtest.OK(b, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 // tpcbLog returns the whole segments that a server writes while pgbench runs.
@@ -52,12 +65,12 @@ func tpcbLog(b *testing.B, pages string) (wal.LSN, []byte) {
 			b.Fatalf("pgbench %q: %v: %s", args, err, out)
 		}
 	}
-	load("-i", "-q", "-s", "4")
+	load("-i", "-q")
 	conn := c.Primary().Conn(b)
 	simply(b, ctx, conn, "CHECKPOINT", "SELECT pg_switch_wal()")
 	first, err := pgtest.Value[string](ctx, c.Primary(), "SELECT pg_walfile_name(pg_current_wal_insert_lsn() + 100)")
 	pgtest.OK(b, err)
-	load("-n", "-c", "2", "-t", "30000")
+	load("-n", "-c", "2", "-t", "4000")
 	last, err := pgtest.Value[string](ctx, c.Primary(), "SELECT pg_walfile_name(pg_switch_wal())")
 	pgtest.OK(b, err)
 	pgtest.OK(b, c.Stop(ctx, c.Primary(), pgctl.Fast))

@@ -18,13 +18,13 @@ import (
 	"github.com/heliosdb/helios/internal/sidebyside"
 )
 
-// benchCommand measures the driver next to others.
+// benchCommand measures the driver, and the relay of WAL, next to others.
 func benchCommand() command {
 	return command{
 		name:    "bench",
-		args:    "driver [DSN]",
-		summary: "measure the driver next to pgx, on a cluster or in memory",
-		about: `helios, pgx under database/sql (stdlib) and pgx with its own pool (pgxpool) do the
+		args:    "driver [DSN] | wal",
+		summary: "measure the driver next to pgx, or the WAL relay next to PostgreSQL's own streaming",
+		about: `bench driver: helios, pgx under database/sql (stdlib) and pgx with its own pool (pgxpool) do the
 same things by turns of some milliseconds, so that whatever else the machine does
 concerns all of them. pgx goes to the primary; helios reads where the DSN lets it.
 
@@ -47,9 +47,11 @@ On the cluster of the DSN it makes a schema, helios_bench, with a table of 1000
 rows, and drops it at the end, also after Ctrl-C. The role needs CREATE on the
 database. With --local it starts a primary and a replica on this machine for it.
 With --canned there is no cluster: a server in memory answers at once, and what is
-left is the time of the drivers themselves.`,
+left is the time of the drivers themselves.
+
+` + aboutBenchWAL,
 		flags: func(fs *flag.FlagSet) action {
-			b := &bench{concurrency: []int{1, 8, 32}}
+			b := &bench{concurrency: []int{1, 8, 32}, subscribers: []int{20, 100}}
 			fs.BoolVar(&b.canned, "canned", false, "measure on a server in memory; takes no DSN")
 			fs.BoolVar(&b.local, "local", false, "measure on a cluster started for it on this machine; takes no DSN")
 			fs.StringVar(&b.workload, "workload", "all", "`LIST` of what is done, with commas between")
@@ -57,6 +59,8 @@ left is the time of the drivers themselves.`,
 			fs.DurationVar(&b.duration, "duration", 5*time.Second, "`DURATION` of each measurement, of all its drivers together")
 			fs.IntVar(&b.conns, "conns", 20, "`N` connections to a node at most, for every driver")
 			fs.IntVar(&b.goroutines, "goroutines", 10_000, "`N` goroutines of the crowd")
+			fs.Var(&b.subscribers, "subscribers", "`LIST` of how many follow at once (wal)")
+			fs.BoolVar(&b.short, "short", false, "little WAL and one round, to see that it works (wal)")
 			fs.BoolVar(&b.asJSON, "json", false, "print a JSON object")
 			fs.StringVar(&b.laps, "benchstat", "", "also write a `FILE` for benchstat, with ten lines for each result")
 			return b.run
@@ -67,8 +71,10 @@ left is the time of the drivers themselves.`,
 // bench is one run of the command.
 type bench struct {
 	canned, local, asJSON bool
+	short                 bool
 	workload, laps        string
 	concurrency           numbers
+	subscribers           numbers
 	duration              time.Duration
 	conns, goroutines     int
 
@@ -84,6 +90,9 @@ const (
 
 // run checks the flags, measures, and prints what came out.
 func (b *bench) run(ctx context.Context, s streams, args []string) error {
+	if len(args) > 0 && args[0] == "wal" {
+		return b.runWAL(ctx, s, args[1:])
+	}
 	cfg, err := b.check(args)
 	if err != nil {
 		return err
@@ -130,7 +139,7 @@ func (b *bench) check(args []string) (*helios.Config, error) {
 	}
 	switch {
 	case len(args) == 0 || args[0] != "driver":
-		return nil, refuse("what is measured is the driver: helios bench driver")
+		return nil, refuse("what is measured is the driver or the relay: helios bench driver, helios bench wal")
 	case b.canned && b.local:
 		return nil, refuse("--canned and --local are two places; choose one")
 	case len(args) != want && want == 1:

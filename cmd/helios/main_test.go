@@ -4,14 +4,21 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/heliosdb/helios/internal/walbench"
 )
 
-// TestMain lets scripts run this test binary as helios.
+// TestMain lets scripts run this test binary as helios, and a benchmark its
+// parts.
 func TestMain(m *testing.M) {
+	if code, is := walbench.Child(); is {
+		os.Exit(code)
+	}
 	testscript.Main(m, map[string]func(){"helios": main})
 }
 

@@ -105,12 +105,35 @@ func (l *link) forward(dst, src *net.TCPConn, reply bool) {
 	queue := make(chan chunk, chunkQueue)
 	var reading sync.WaitGroup
 	reading.Go(func() { l.read(queue, src) })
+	var free time.Time // when the line can take the next chunk
 	for c := range queue {
+		free = l.proxy.paced(free, c)
+		c.at = later(c.at, free)
 		if !l.deliver(dst, c, reply) {
 			l.close()
 		}
 	}
 	reading.Wait()
+}
+
+// paced returns when the line is free again that takes c as soon as it is free.
+func (p *Proxy) paced(free time.Time, c chunk) time.Time {
+	f, _ := p.now()
+	if f.rate <= 0 {
+		return time.Time{}
+	}
+	return later(free, c.at.Add(-paceSlack)).Add(time.Duration(float64(len(c.data)) / f.rate * float64(time.Second)))
+}
+
+// paceSlack is how late a chunk may be delivered without a loss of rate: what a
+// busy machine wakes up late by is made good.
+const paceSlack = 20 * time.Millisecond
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // read fills the queue until src ends; the last chunk says how.
@@ -205,7 +228,7 @@ func (l *link) await(read time.Time) bool {
 	for {
 		f, changed := l.proxy.now()
 		wait := time.Until(read.Add(f.delay))
-		if f.delay == 0 || wait <= 0 {
+		if wait <= 0 {
 			return true
 		}
 		timer := time.NewTimer(wait)

@@ -38,6 +38,7 @@ type Proxy struct {
 // faults is what happens to bytes now. It is a value: a link looks at a copy.
 type faults struct {
 	delay     time.Duration // each way
+	rate      float64       // bytes a second, each way of each connection; 0 for as many as there are
 	dropReply bool          // bytes from the server are thrown away
 	blackHole bool          // bytes wait, both ways
 	refuse    bool          // nothing listens
@@ -93,6 +94,10 @@ func (p *Proxy) Stats() ProxyStats {
 // Delay makes every byte arrive d later than it was sent, each way: a round
 // trip takes 2d longer. Zero takes the delay away. The throughput stays.
 func (p *Proxy) Delay(d time.Duration) { p.change(func(f *faults) { f.delay = d }) } //nolint:errcheck // only listening fails
+
+// Rate lets so many bytes a second pass, each way on each connection. Zero takes
+// the bound away.
+func (p *Proxy) Rate(bytes float64) { p.change(func(f *faults) { f.rate = bytes }) } //nolint:errcheck // only listening fails
 
 // DropReplies throws away what the server sends: it executes statements, and
 // the client waits. Follow it with Cut for a connection lost after execution.

@@ -281,6 +281,8 @@ func TestAShutdownOfTheServerEndsTheStreamInOrder(t *testing.T) {
 	c := connect(t, n)
 	id := identify(t, c)
 	start(t, c, id.Flush, 1)
+	// Before that a shutdown ends the walsender like any other session.
+	pgtest.OK(t, n.Await(pgtest.Context(t), "SELECT count(*) > 0 FROM pg_stat_replication WHERE state = 'streaming'"))
 	stopped := make(chan error, 1)
 	go func() { stopped <- cluster.Stop(context.Background(), n, pgctl.Fast) }()
 	var at wal.LSN

@@ -53,7 +53,7 @@ func (r *Race) Run(ctx context.Context) ([]Result, error) {
 	}
 	now := runners[0].meter.Now
 	for begun, round := now(), 0; round < fewest || now().Sub(begun) < r.Duration; round++ {
-		for _, i := range order(len(runners), round) {
+		for _, i := range Order(len(runners), round) {
 			s, err := runners[i].slice(ctx, runners[i].perSlice)
 			if err != nil {
 				return nil, err
@@ -65,10 +65,10 @@ func (r *Race) Run(ctx context.Context) ([]Result, error) {
 	return results, nil
 }
 
-// order returns whose turn it is in a round: everybody once, each round begins
+// Order returns whose turn it is in a round: everybody once, each round begins
 // with another one, and every other round goes backwards. So nobody always
 // follows the same one, whose garbage he would have to collect.
-func order(n, round int) []int {
+func Order(n, round int) []int {
 	turns := make([]int, n)
 	for i := range turns {
 		turns[i] = (i + round/2) % n

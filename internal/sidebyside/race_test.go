@@ -130,12 +130,12 @@ func TestEverybodyTakesEveryTurn(t *testing.T) {
 	for n := 1; n <= 4; n++ {
 		first := make([]int, n)
 		for round := range 4 * n {
-			turns := order(n, round)
+			turns := Order(n, round)
 			first[turns[0]]++
 			sorted := slices.Sorted(slices.Values(turns))
 			for i := range sorted {
 				if sorted[i] != i {
-					t.Fatalf("order(%d, %d) = %v, want everybody once", n, round, turns)
+					t.Fatalf("Order(%d, %d) = %v, want everybody once", n, round, turns)
 				}
 			}
 		}

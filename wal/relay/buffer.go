@@ -64,8 +64,7 @@ func NewBuffer(size int64) (*Buffer, error) {
 	if size < MinBufferSize {
 		return nil, fmt.Errorf("relay: wal_buffer_size is %d bytes, and must be at least %d", size, MinBufferSize)
 	}
-	const spare = 16
-	return &Buffer{size: size, pool: newChunkPool(spare), chunks: make(map[wal.LSN]*chunk), changed: make(chan struct{})}, nil
+	return &Buffer{size: size, pool: &chunkPool{}, chunks: make(map[wal.LSN]*chunk), changed: make(chan struct{})}, nil
 }
 
 // Size returns how many bytes of WAL the buffer holds at most.

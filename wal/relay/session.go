@@ -387,10 +387,10 @@ func (s *session) prepare(ctx context.Context, c replication.StartReplication) (
 	span, ok := b.span(t)
 	switch {
 	case !ok:
-		return nil, &replication.Error{Code: "58P01", Message: fmt.Sprintf("requested timeline %s is not in this server's history", t)}
+		return nil, &replication.Error{Code: "XX000", Message: fmt.Sprintf("requested timeline %s is not in this server's history", t)}
 	case c.At > span.end:
 		return nil, &replication.Error{
-			Code: "58P01", Message: fmt.Sprintf("requested starting point %s on timeline %s is not in this server's history", c.At, t),
+			Code: "XX000", Message: fmt.Sprintf("requested starting point %s on timeline %s is not in this server's history", c.At, t),
 			Detail: fmt.Sprintf("This server's history forked from timeline %s at %s.", t, span.end),
 		}
 	}

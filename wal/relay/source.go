@@ -512,17 +512,17 @@ func (in *receiver) arrived(at wal.LSN, now time.Time) {
 }
 
 func (in *receiver) takeFrame(size int, now time.Time) error {
-	f, data, err := in.frames.read(in.c.client, size)
+	f, err := in.frames.begin(in.c.client, size)
 	if err != nil {
 		return err
 	}
 	if t := in.r.branch.Load().timeline(); f.timeline != t {
 		return fmt.Errorf("relay: a frame of timeline %s in the stream of %s", f.timeline, t)
 	}
-	if err := in.r.buffer.Append(f.start, data); err != nil {
+	if err := in.frames.appendTo(in.r.buffer, in.c.client, f); err != nil {
 		return err
 	}
-	in.arrived(f.start+wal.LSN(len(data)), now)
+	in.arrived(f.start+wal.LSN(f.length), now) //nolint:gosec // at most maxFrame
 	return nil
 }
 

@@ -22,7 +22,7 @@ func (r *Relay) openSpool(ctx context.Context, b *branch, at wal.LSN) (wal.LSN, 
 		return at, b.timeline(), nil // fillSpool writes, and sees for itself
 	}
 	has := r.spool.Position()
-	if s, ok := b.span(has.Timeline); ok && has.LSN > 0 && has.LSN <= s.end && has.LSN <= max(b.identity.Flush, at) {
+	if s, ok := b.span(has.Timeline); ok && has.LSN > r.removed && has.LSN <= s.end && has.LSN <= max(b.identity.Flush, at) {
 		r.log.InfoContext(ctx, "the spool goes on", "dir", r.cfg.SpoolDir, "at", has)
 		return has.LSN, has.Timeline, nil
 	}
@@ -164,8 +164,8 @@ func (r *Relay) spoolStep(ctx context.Context, reader *Reader) (int, error) {
 	pos := r.spool.Position()
 	s, ok := b.span(pos.Timeline)
 	switch {
-	case !ok, errors.Is(err, ErrBehind), from != pos.LSN:
-		return r.restartSpool(ctx, b, reader, pos)
+	case !ok, errors.Is(err, ErrBehind), err == nil && len(data) > 0 && from != pos.LSN:
+		return r.mendSpool(ctx, b, reader, pos)
 	case b.timeline() != pos.Timeline && from >= s.end:
 		next := b.after(pos.Timeline)
 		if err := r.saveHistories(b); err != nil {
@@ -187,6 +187,18 @@ func (r *Relay) spoolStep(ctx context.Context, reader *Reader) (int, error) {
 	}
 	reader.seek(from + wal.LSN(len(data)))
 	return len(data), nil
+}
+
+// mendSpool does what there is to do when the buffer does not continue the spool.
+func (r *Relay) mendSpool(ctx context.Context, b *branch, reader *Reader, pos wal.Position) (int, error) {
+	if _, ok := b.span(pos.Timeline); ok {
+		n, err := r.refillSpool(ctx, b, pos)
+		if !errors.Is(err, errGone) {
+			reader.seek(r.spool.Position().LSN)
+			return n, err
+		}
+	}
+	return r.restartSpool(ctx, b, reader, pos)
 }
 
 // restartSpool begins the spool anew at the first segment that the buffer has

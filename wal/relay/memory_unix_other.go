@@ -1,0 +1,6 @@
+//go:build unix && !linux
+
+package relay
+
+// adviseHuge leaves it to the system.
+func adviseHuge([]byte) {}

@@ -1,0 +1,121 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/heliosdb/helios/internal/replication"
+	"github.com/heliosdb/helios/wal"
+)
+
+// A refill has the source send to the spool what the buffer no longer holds: a
+// disk that was slow for a while must not cost what is to be kept.
+type refill struct {
+	r      *Relay
+	client *replication.Client
+	seen   *branch // that the WAL is of
+	buf    [maxMessage]byte
+}
+
+// refillSpool brings the spool from pos well into the buffer, or to the end of
+// its timeline, and returns how much it wrote. The error is errGone if the source
+// has removed what is needed.
+func (r *Relay) refillSpool(ctx context.Context, b *branch, pos wal.Position) (int, error) {
+	cfg := r.source.Load().cfg
+	if cfg == nil {
+		return 0, errOrphaned
+	}
+	r.log.InfoContext(ctx, "the spool is older than the buffer, and is filled from the source", "at", pos, "buffer", r.buffer.Tail())
+	cfg = cfg.Copy()
+	cfg.RuntimeParams["application_name"] = r.cfg.Name + "_spool"
+	bounded, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
+	defer cancel()
+	client, err := replication.Connect(bounded, cfg)
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close() //nolint:errcheck // nothing is lost with it
+	started, _, err := client.Start(bounded, "", pos.LSN, pos.Timeline, "")
+	if err != nil || !started {
+		return 0, gone(err)
+	}
+	stop := context.AfterFunc(ctx, func() { client.Close() }) //nolint:errcheck // it ends the read
+	defer stop()
+	f := &refill{r: r, client: client, seen: b}
+	err = f.run()
+	return int(pos.LSN.Behind(r.spool.Position().LSN)), gone(err) //nolint:gosec // what was written in one go
+}
+
+// errGone says that the source has removed the WAL.
+var errGone = errors.New("relay: the source has removed the WAL")
+
+// gone turns the source's word for it into errGone. The code is 58P01 if the file
+// could not be opened, and XX000 if it was removed while it was read
+// (CheckXLogRemoved, which has no errno to tell of).
+func gone(err error) error {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && (pgErr.Code == "58P01" || pgErr.Code == "XX000") {
+		return errGone
+	}
+	return err
+}
+
+// end returns how far the spool is filled.
+func (f *refill) end() wal.LSN {
+	buffer := f.r.buffer
+	end := min(buffer.Head(), buffer.Tail()+min(handover, wal.LSN(buffer.Size()/4))) //nolint:gosec // positive
+	if s, ok := f.seen.span(f.r.spool.Position().Timeline); ok {
+		return min(end, s.end)
+	}
+	return 0
+}
+
+// run writes what the source sends.
+func (f *refill) run() error {
+	spool := f.r.spool
+	for spool.Position().LSN < f.end() && f.r.branch.Load() == f.seen {
+		if err := f.client.SetReadDeadline(time.Now().Add(f.r.cfg.SourceTimeout)); err != nil {
+			return err
+		}
+		e, err := f.client.Next()
+		if err != nil {
+			return err
+		}
+		switch e.Kind {
+		case replication.KindData:
+			err = f.take(e.Start, e.Size)
+		case replication.KindKeepalive:
+			err = f.client.SendStatus(replication.Status{Write: spool.Position().LSN, SentAt: time.Now()})
+		case replication.KindEnd:
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take writes size bytes that the source sends next, but no more than the relay
+// itself has got to.
+func (f *refill) take(at wal.LSN, size int) error {
+	for size > 0 {
+		n := min(size, len(f.buf))
+		if _, err := io.ReadFull(f.client, f.buf[:n]); err != nil {
+			return err
+		}
+		data := f.buf[:min(uint64(n), at.Behind(f.end()))]
+		if len(data) == 0 {
+			return nil
+		}
+		if err := f.r.spool.Write(at, data); err != nil {
+			return err
+		}
+		at += wal.LSN(len(data))
+		size -= n
+	}
+	return nil
+}
