@@ -31,6 +31,7 @@ type standby struct {
 	from     wal.LSN // of the first byte of data
 	data     []byte
 	timeline wal.Timeline
+	rewinds  bool          // once it was refused it goes back to the server's history
 	mute     bool          // nothing is confirmed by itself, and no question answered
 	slow     time.Duration // after each message
 	refused  error         // by the server, last
@@ -100,7 +101,13 @@ func (s *standby) connect(ctx context.Context) error {
 	defer client.Close()
 	stop := context.AfterFunc(ctx, func() { client.Close() })
 	defer stop()
-	s.with(func() { s.client = client })
+	behind := false
+	s.with(func() { s.client, behind = client, s.refused != nil && s.rewinds })
+	if behind {
+		if err := s.rewind(ctx, client); err != nil {
+			return err
+		}
+	}
 	for {
 		at := s.position()
 		started, next, err := client.Start(ctx, "", at.LSN, at.Timeline, "")
@@ -119,11 +126,39 @@ func (s *standby) connect(ctx context.Context) error {
 		s.with(func() {
 			s.switches = append(s.switches, next)
 			s.timeline = next.Timeline
-			if next.LSN < s.from+wal.LSN(len(s.data)) { // it stands on what was left behind, and is rewound
-				s.data = s.data[:max(next.LSN, s.from)-s.from]
-			}
+			s.cut(next.LSN)
 		})
 	}
+}
+
+// cut forgets what lies behind at, if it has that: it stands on a branch that was
+// left behind.
+func (s *standby) cut(at wal.LSN) {
+	if at < s.from+wal.LSN(len(s.data)) {
+		s.data = s.data[:max(at, s.from)-s.from]
+	}
+}
+
+// rewind goes back to where the server's history left that of the standby.
+func (s *standby) rewind(ctx context.Context, client *replication.Client) error {
+	id, err := client.Identify(ctx)
+	if err != nil || id.Timeline == 1 {
+		return err
+	}
+	file, err := client.History(ctx, id.Timeline)
+	if err != nil {
+		return err
+	}
+	b, err := newBranch(id, file)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if span, ok := b.span(s.timeline); ok {
+		s.cut(span.end)
+	}
+	return nil
 }
 
 func (s *standby) receive(client *replication.Client) (wal.Position, error) {
@@ -170,9 +205,9 @@ func (s *standby) take(client *replication.Client, e replication.Event) error {
 	s.data = append(s.data, data...)
 	s.cuts = append(s.cuts, e.Start+wal.LSN(e.Size))
 	s.events++
-	if s.slow > 0 {
+	if slow := s.slow; slow > 0 {
 		s.mu.Unlock()
-		time.Sleep(s.slow)
+		time.Sleep(slow)
 		s.mu.Lock()
 	}
 	return nil
