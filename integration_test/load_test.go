@@ -272,4 +272,14 @@ func replicated(t testing.TB, c *pgtest.Cluster) {
 	}
 	pgtest.OK(t, c.Configure(pgtest.Context(t), c.Primary(), map[string]string{"synchronous_standby_names": "ANY 1 (" + names + ")"}))
 	pgtest.OK(t, c.Primary().Await(pgtest.Context(t), "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'quorum')"))
+	commitsWait(t, c.Primary())
+}
+
+// commitsWait returns when commits wait for the standbys that the server's
+// synchronous_standby_names lists. It is the checkpointer that makes them wait,
+// once it has read the setting (SyncRepUpdateSyncStandbysDefined): until then they
+// do not, whatever the setting and pg_stat_replication say.
+func commitsWait(t testing.TB, n *pgtest.Node) {
+	t.Helper()
+	pgtest.OK(t, n.Exec(pgtest.Context(t), "CHECKPOINT"))
 }

@@ -26,6 +26,7 @@ func newSyncCluster(t testing.TB, replicas int) *pgtest.Cluster {
 		"synchronous_commit":        "local",
 	}})
 	pgtest.OK(t, c.Primary().Exec(pgtest.Context(t), "CREATE TABLE t (n int)"))
+	commitsWait(t, c.Primary())
 	return c
 }
 
@@ -57,7 +58,7 @@ func beginCommit(t testing.TB, primary *pgtest.Node, level string, n int) *commi
 	c := &commit{t: t, primary: primary, pid: conn.PgConn().PID(), done: make(chan error, 1)}
 	var running sync.WaitGroup
 	running.Go(func() {
-		defer conn.Close(context.Background()) //nolint:errcheck // the node may be dead
+		defer conn.Close(context.Background())
 		_, err := conn.Exec(ctx, "INSERT INTO t VALUES ($1)", n)
 		c.done <- err
 	})
@@ -126,7 +127,7 @@ func whatIsKnownOf(ctx context.Context, t testing.TB, primary *pgtest.Node, name
 	t.Helper()
 	conn, err := primary.Connect(ctx)
 	pgtest.OK(t, err)
-	defer conn.Close(ctx) //nolint:errcheck // read what it had
+	defer conn.Close(ctx)
 	rows, err := conn.Query(ctx, "SELECT write_lsn::text, flush_lsn::text, replay_lsn::text FROM pg_stat_replication WHERE application_name = $1", name)
 	pgtest.OK(t, err)
 	known, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[heardBy])

@@ -71,7 +71,7 @@ func inSpool(t testing.TB, r *relayUnderTest, dir string) func(wal.LSN) bool {
 	pgtest.OK(t, err)
 	return func(at wal.LSN) bool {
 		files := walfile.OpenDir(dir, 16<<20, system)
-		defer files.Close() //nolint:errcheck // only read
+		defer files.Close()
 		var last [1]byte
 		n, err := files.ReadAt(last[:], at-1, r.Status().Timeline)
 		return n == 1 && err == nil

@@ -29,8 +29,8 @@ type standIn struct {
 
 	mu                  sync.Mutex
 	at                  wal.LSN
-	sum                 uint32 // CRC-32C of the WAL from from to at
-	stop                wal.LSN
+	sum                 uint32 // CRC-32C of the WAL from from to summed
+	summed, stop        wal.LSN
 	write, flush, apply bool // what is confirmed of what arrives; the others stay where they are
 	told                replication.Status
 	err                 error
@@ -76,12 +76,12 @@ func newStandIn(ctx context.Context, t testing.TB, conninfo string, from wal.LSN
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	return &standIn{t: t, client: client, from: from, at: from, changed: make(chan struct{})}, nil
+	return &standIn{t: t, client: client, from: from, at: from, summed: from, changed: make(chan struct{})}, nil
 }
 
 // leave ends the connection.
 func (s *standIn) leave() {
-	s.client.Close() //nolint:errcheck // nothing is lost with it
+	s.client.Close()
 	s.done.Wait()
 }
 
@@ -124,38 +124,39 @@ func (s *standIn) take(e replication.Event, buf []byte) error {
 	if e.Start != s.at {
 		return fmt.Errorf("WAL at %s follows what ends at %s", e.Start, s.at)
 	}
+	s.at += wal.LSN(len(data))
 	if s.stop != 0 {
-		data = data[:min(uint64(len(data)), s.at.Behind(s.stop))]
+		data = data[:min(uint64(len(data)), s.summed.Behind(s.stop))]
 	}
 	s.sum = crc32.Update(s.sum, castagnoli, data)
-	s.at += wal.LSN(len(data))
-	if s.stop != 0 && s.at >= s.stop {
+	s.summed += wal.LSN(len(data))
+	if s.summed == s.stop {
 		s.wakeLocked()
 	}
 	return nil
 }
 
 // sumUpTo waits until everything up to stop has arrived, and returns the checksum
-// of what lies between where the subscription began and there. It is called before
-// more than that is there.
+// of what lies between where the subscription began and there. It is called once,
+// before more than that is there.
 func (s *standIn) sumUpTo(stop wal.LSN) (uint32, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stop = stop
 	deadline := time.After(2 * time.Minute)
-	for s.at < stop && s.err == nil {
+	for s.summed < stop && s.err == nil {
 		changed := s.changed
 		s.mu.Unlock()
 		select {
 		case <-changed:
+			s.mu.Lock()
 		case <-deadline:
 			s.mu.Lock()
 			return 0, fmt.Errorf("after two minutes WAL has arrived up to %s, not %s", s.at, stop)
 		}
-		s.mu.Lock()
 	}
-	if s.at > stop {
-		return 0, fmt.Errorf("WAL has arrived up to %s, and %s was to be the end", s.at, stop)
+	if s.summed > stop {
+		return 0, fmt.Errorf("WAL was summed up to %s, and %s was to be the end", s.summed, stop)
 	}
 	return s.sum, s.err
 }
@@ -165,6 +166,12 @@ func (s *standIn) position() wal.LSN {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.at
+}
+
+// arrived returns when WAL has arrived up to at.
+func (s *standIn) arrived(at wal.LSN) {
+	s.t.Helper()
+	await(s.t, "WAL up to "+at.String(), func() bool { return s.position() >= at })
 }
 
 func (s *standIn) wakeLocked() {

@@ -30,7 +30,7 @@ func TestAFrozenSubscriberCostsTheOthersNothing(t *testing.T) {
 	defer stuck.leave()
 	pgtest.OK(t, c.Freeze(n2))
 
-	pgtest.OK(t, primary.Exec(ctx, "CREATE TABLE bulk AS SELECT n, repeat('x', 500) AS filler FROM generate_series(1, 100000) n"))
+	pgtest.OK(t, primary.Exec(ctx, "CREATE TABLE bulk AS SELECT n, repeat('x', 500) AS filler FROM generate_series(1, 50000) n"))
 	at := writtenOn(ctx, t, primary)
 	var first uint32
 	for n, reader := range readers {

@@ -32,7 +32,7 @@ func TestAHundredSubscribersShareOneWalsender(t *testing.T) {
 
 	rows := 200_000
 	if testing.Short() {
-		rows = 40_000
+		rows = 16_000
 	}
 	for range 4 {
 		pgtest.OK(t, primary.Exec(ctx, "CREATE TABLE IF NOT EXISTS load (n int, filler text)"))
@@ -88,14 +88,14 @@ func sumOfPrimary(ctx context.Context, t testing.TB, primary *pgtest.Node, from,
 func TestABufferGoesRoundWithoutAByteWrong(t *testing.T) {
 	size, rounds := int64(1<<30), int64(3)
 	if testing.Short() {
-		size = 32 << 20
+		size = 16 << 20
 	}
 	w := startWellspring(t)
 	r := startRelay(t, w.conninfo(), func(cfg *relay.Config) { cfg.BufferSize = size })
 	watch := func(s *standIn) { s.check, s.quiet = checkWater, true }
-	readers := make([]*standIn, 4)
-	for n := range readers {
-		readers[n] = startStandIn(t, r.conninfo("reader"), watch)
+	var readers []*standIn
+	for range 4 {
+		readers = append(readers, startStandIn(t, r.conninfo("reader"), watch))
 	}
 	step := size / 16
 	var end wal.LSN

@@ -40,9 +40,10 @@ const (
 // wellWater is one period, and as much more that any message lies in it whole.
 var wellWater = sync.OnceValue(func() []byte {
 	var seed [32]byte
-	one := make([]byte, wellPeriod)
-	rand.NewChaCha8(seed).Read(one) //nolint:errcheck // it never fails
-	return append(one, one[:wellMessage]...)
+	water := make([]byte, wellPeriod+wellMessage)
+	rand.NewChaCha8(seed).Read(water[:wellPeriod])
+	copy(water[wellPeriod:], water)
+	return water
 })
 
 // startWellspring starts one without any WAL.
@@ -65,10 +66,10 @@ func startWellspring(t testing.TB) *wellspring {
 func (w *wellspring) conninfo() string { return conninfoTo(w.t, w.listener.Addr().String()) }
 
 func (w *wellspring) close() {
-	w.listener.Close() //nolint:errcheck // it is the end
+	w.listener.Close()
 	w.mu.Lock()
 	for _, c := range w.conns {
-		c.Close() //nolint:errcheck // see above
+		c.Close()
 	}
 	w.mu.Unlock()
 	w.running.Wait()
@@ -100,7 +101,7 @@ func (w *wellspring) accept() {
 		w.conns = append(w.conns, conn)
 		w.mu.Unlock()
 		w.running.Go(func() {
-			defer conn.Close() //nolint:errcheck // it is over
+			defer conn.Close()
 			if s, err := w.server.Accept(context.Background(), conn); err == nil {
 				w.serve(s)
 			}
@@ -149,7 +150,7 @@ func (w *wellspring) pour(s *replication.Session, at wal.LSN) {
 			}
 			if status, err := replication.ParseStatus(payload); err == nil && status.Reply {
 				end, _ := w.now()
-				s.Write(replication.AppendKeepalive(nil, end, time.Now(), false)) //nolint:errcheck // the next read fails
+				s.Write(replication.AppendKeepalive(nil, end, time.Now(), false))
 			}
 		}
 	})

@@ -93,7 +93,7 @@ func (r *relayUnderTest) addr() string { return fmt.Sprintf("127.0.0.1:%d", r.po
 func (r *relayUnderTest) conninfo(name string) string { return relayConninfo(r.port, name) }
 
 func relayConninfo(port int, name string) string {
-	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s application_name=%s sslmode=disable", port, pgctl.Superuser, name)
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s application_name='%s' sslmode=disable", port, pgctl.Superuser, name)
 }
 
 // relayOrNode is how a standby connects to a relay while it can be had, and else

@@ -25,6 +25,7 @@ type processSettings struct {
 	Name, Source, Listen string
 	Buffer               int64
 	Acknowledge          relay.Policy
+	Spool                string
 }
 
 // beRelay is the life of such a process, and returns what to exit with. It ends
@@ -43,7 +44,7 @@ func relayUntilEOF(settings string) error {
 		return err
 	}
 	cfg := relay.DefaultConfig()
-	cfg.Name, cfg.BufferSize, cfg.Acknowledge = s.Name, s.Buffer, s.Acknowledge
+	cfg.Name, cfg.BufferSize, cfg.Acknowledge, cfg.SpoolDir = s.Name, s.Buffer, s.Acknowledge, s.Spool
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	var err error
 	if cfg.Source, err = relay.ParseSource(s.Source); err != nil {

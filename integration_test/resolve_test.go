@@ -34,6 +34,7 @@ func TestCommitsUnderWayAtAFailoverAreResolved(t *testing.T) {
 			ctx := pgtest.Context(t)
 			old, standby := c.Nodes[0], c.Nodes[1]
 			pgtest.OK(t, c.Configure(ctx, old, map[string]string{"synchronous_standby_names": standby.Name}))
+			commitsWait(t, old)
 			db := open(t, c, tt.dsn, "probe_timeout=500ms")
 			all := newCalls(t, old, tt.way)
 			all.start(t, []*sql.DB{db}, clients)

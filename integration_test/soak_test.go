@@ -81,6 +81,7 @@ func startSoak(t *testing.T) *soak {
 	}})
 	pgtest.OK(t, c.Primary().Exec(pgtest.Context(t), "CREATE TABLE ledger (id bigint, writer text)"))
 	pgtest.OK(t, c.Primary().Exec(pgtest.Context(t), "CREATE INDEX ON ledger (id)"))
+	commitsWait(t, c.Primary())
 	db := open(t, c, "probe_interval=200ms", "probe_timeout=500ms", "failover_wait=40s")
 	return &soak{Cluster: c, db: db, known: clusterOf(t, db), voters: c.Nodes[:3], book: newBook()}
 }

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"math/rand/v2"
+	"runtime/pprof"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,10 +80,11 @@ func TestAnInterruptedWaitForAStandbyIsNoSuccess(t *testing.T) {
 	c := pgtest.New(t, pgtest.Options{Replicas: 1})
 	all := newCalls(t, c.Primary())
 	replicated(t, c)
-	dbs, closeAll := reckless(t, c, "failover_wait=100ms") // to look for an outcome that nobody can know takes no longer
+	dbs, closeAll := reckless(t, c, "failover_wait=1s", "probe_timeout=1s") // to look for an outcome that nobody can know takes no longer
 	standby, killer := c.Nodes[1], c.Primary().Conn(t)
 	all.start(t, dbs, clients)
 	t.Cleanup(func() { c.Thaw(standby) }) // before the clients are waited for
+	t.Cleanup(func() { listWaits(t, c.Primary()) })
 	signals := 0
 	for range 15 {
 		pgtest.OK(t, c.Freeze(standby))
@@ -153,6 +156,27 @@ func awaitWaiting(t testing.TB, primary *pgtest.Node, n int) {
 	pgtest.OK(t, primary.Await(pgtest.Context(t), "SELECT count(*) >= $1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'", n))
 }
 
+// listWaits logs what the sessions on a node do, and where this program's
+// goroutines are, if the test has failed.
+func listWaits(t testing.TB, n *pgtest.Node) {
+	t.Helper()
+	if !t.Failed() {
+		return
+	}
+	ctx := context.Background() // that of the test has ended
+	conn, err := n.Connect(ctx)
+	pgtest.OK(t, err)
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, `SELECT concat_ws(' ', pid, application_name, state, wait_event, xact_start, query)
+		FROM pg_stat_activity WHERE backend_type IN ('client backend', 'walsender')`)
+	pgtest.OK(t, err)
+	sessions, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	pgtest.OK(t, err)
+	var stacks strings.Builder
+	pgtest.OK(t, pprof.Lookup("goroutine").WriteTo(&stacks, 1))
+	t.Logf("sessions on %s:\n%s\ngoroutines:\n%s", n.Name, strings.Join(sessions, "\n"), stacks.String())
+}
+
 // interruptWaiting terminates or cancels each commit that waits for a standby,
 // and returns how many they were when they do not wait any more.
 func interruptWaiting(t testing.TB, killer *pgx.Conn) int {
@@ -162,7 +186,8 @@ func interruptWaiting(t testing.TB, killer *pgx.Conn) int {
 		At  time.Time
 	}
 	ctx := pgtest.Context(t)
-	rows, err := killer.Query(ctx, "SELECT pid, xact_start FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+	// The two columns are not of one moment: the wait may be younger than the rest.
+	rows, err := killer.Query(ctx, "SELECT pid, xact_start FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND xact_start IS NOT NULL")
 	pgtest.OK(t, err)
 	waits, err := pgx.CollectRows(rows, pgx.RowToStructByPos[wait])
 	pgtest.OK(t, err)

@@ -44,6 +44,11 @@ func (b *bench) runWAL(ctx context.Context, s streams, args []string) error {
 	defer stop()
 	defer context.AfterFunc(ctx, stop)() // a second signal does not wait for the clean-up
 	r, err := walbench.Run(ctx, o)
+	if len(r.Results) > 0 { // those of a run that did not get to its end, too
+		if err := r.Write(s.out, b.asJSON); err != nil {
+			return failed(fmt.Errorf("bench: %w", err), "")
+		}
+	}
 	switch {
 	case ctx.Err() != nil:
 		return &failure{code: exitInterrupted, err: errors.New("bench: interrupted")}
@@ -52,7 +57,7 @@ func (b *bench) runWAL(ctx context.Context, s streams, args []string) error {
 	case err != nil:
 		return failed(fmt.Errorf("bench: %w", err), "")
 	}
-	return r.Write(s.out, b.asJSON)
+	return nil
 }
 
 // walOptions refuses a command line that makes no benchmark of the relay.

@@ -176,6 +176,25 @@ func TestDelayKeepsThroughputAndOrder(t *testing.T) {
 	sending.Wait()
 }
 
+func TestRateHoldsForAllThatIsSent(t *testing.T) {
+	p, _, conn := startProxied(t)
+	const size, rate = 1_000_000, 5e6
+	p.Rate(rate)
+	text := strings.Repeat("0123456789", size/10)
+	begun := time.Now()
+	var sending sync.WaitGroup
+	sending.Go(func() { io.WriteString(conn, text) })
+	expect(t, conn, text)
+	sending.Wait()
+	const least = size / rate * float64(time.Second)
+	if took := time.Since(begun); took < time.Duration(least)-paceSlack {
+		t.Errorf("%d bytes there and back took %v, want %v at least", size, took, time.Duration(least))
+	}
+	p.Rate(0)
+	send(t, conn, "on")
+	expect(t, conn, "on")
+}
+
 func TestDroppedRepliesLeaveTheServerServed(t *testing.T) {
 	p, e, conn := startProxied(t)
 	p.DropReplies()

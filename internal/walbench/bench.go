@@ -63,9 +63,11 @@ func Workloads() []string {
 	return names
 }
 
-// Run measures. Without PostgreSQL the error is [pgtest.ErrUnavailable].
+// Run measures. The report has what was measured until an error. Without
+// PostgreSQL that is [pgtest.ErrUnavailable].
 func Run(ctx context.Context, o Options) (*Report, error) {
 	b := &bench{Options: o, report: newReport()}
+	defer func() { b.report.Load = append(b.report.Load, load()) }()
 	for _, w := range workloads() {
 		if !slices.Contains(o.Workloads, w.name) {
 			continue
@@ -75,10 +77,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
-			return nil, fmt.Errorf("%s: %w", w.name, err)
+			return b.report, fmt.Errorf("%s: %w", w.name, err)
 		}
 	}
-	b.report.Load = append(b.report.Load, load())
 	return b.report, nil
 }
 

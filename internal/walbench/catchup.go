@@ -22,12 +22,17 @@ type chain struct {
 	client *drain
 }
 
+// chainBuffer is small against what is missed, so that it is full soon: memory
+// that is written to for the first time costs several times what it costs later,
+// and a relay that has run for an hour does not know that cost.
+const chainBuffer = 128 << 20
+
 // startChain starts so many relays and a client that follows the last.
 func startChain(ctx context.Context, name string, primary *pgtest.Node, count int, o drainOpen) (_ *chain, err error) {
 	c := &chain{name: name}
 	source := conninfo(primary, "chain")
 	for range count {
-		r, err := startRelay(ctx, relayRequest{Name: "relay", Source: source, Buffer: 1 << 30})
+		r, err := startRelay(ctx, relayRequest{Name: "relay", Source: source, Buffer: chainBuffer})
 		if err != nil {
 			return nil, errors.Join(err, c.close())
 		}
@@ -108,6 +113,9 @@ func (b *bench) catchup(ctx context.Context) (err error) {
 		{pathTwo, u.through(pathTwo)},
 	}
 	units := []string{unitRate, unitRecords, unitSender, unitRelay, unitClient}
+	if err := u.fill(ctx); err != nil {
+		return err
+	}
 	if err := b.turns(ctx, "catchup", "", units, paths, u.miss); err != nil {
 		return err
 	}
@@ -156,6 +164,20 @@ func (u *catchup) miss(ctx context.Context) error {
 	}
 	u.records -= before
 	return u.standby.WaitReplayed(ctx, u.to)
+}
+
+// fill has the relays' buffers filled before anything is measured.
+func (u *catchup) fill(ctx context.Context) error {
+	_, to, err := u.b.grow(ctx, u.primary, min(u.size, chainBuffer))
+	if err != nil {
+		return err
+	}
+	for _, c := range u.chains {
+		if err := c.client.await(ctx, to); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // recordsOf returns how many records a server has written.

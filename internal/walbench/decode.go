@@ -3,7 +3,6 @@ package walbench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"runtime"
 	"time"
@@ -125,78 +124,4 @@ func decodeOnce(from wal.LSN, data []byte) (int, error) {
 		return 0, errors.New("no record was found")
 	}
 	return records, nil
-}
-
-// memory tells what a relay needs for subscribers that have everything.
-func (b *bench) memory(ctx context.Context) (err error) {
-	c, err := b.start(ctx, 0, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	const buffer = 64 << 20
-	r, err := startRelay(ctx, relayRequest{Name: "relay", Source: conninfo(c.Primary(), "relay"), Buffer: buffer})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.close()) }()
-	count, size := 1000, int64(128<<20)
-	if b.Short {
-		count, size = 50, 1<<20
-	}
-	used := func(of string) (float64, error) {
-		n, err := memoryOf(r.pid())
-		if err == nil {
-			b.add("memory", fmt.Sprintf("wal_buffer_size %d MiB", buffer>>20), of, Figure{Unit: "MiB resident", Value: float64(n) / (1 << 20)})
-		}
-		return float64(n), err
-	}
-	if _, err := used("at the start"); err != nil {
-		return nil // it is not known here
-	}
-	full := func() (wal.LSN, error) {
-		_, to, err := b.grow(ctx, c.Primary(), size)
-		if err != nil {
-			return 0, err
-		}
-		return to, r.awaitHead(ctx, to)
-	}
-	if _, err := full(); err != nil {
-		return err
-	}
-	before, err := used("the buffer full")
-	if err != nil {
-		return err
-	}
-	d, err := startDrain(ctx, drainOpen{Source: r.conninfo(clientName), Count: count})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.close()) }()
-	if err := d.start(ctx); err != nil {
-		return err
-	}
-	at, err := written(ctx, c.Primary())
-	if err != nil {
-		return err
-	}
-	if err := d.await(ctx, at); err != nil {
-		return err
-	}
-	after, err := used(fmt.Sprintf("and %d subscribers", count))
-	if err != nil {
-		return err
-	}
-	to, err := full()
-	if err != nil {
-		return err
-	}
-	if err := d.await(ctx, to); err != nil {
-		return err
-	}
-	last, err := used("and as much WAL again, sent to all")
-	b.report.want("memory for each idle subscriber", true, 64, "KiB", max((after-before)/float64(count)/1024, 0.001))
-	b.report.want("memory for each subscriber after WAL for all", true, 64, "KiB", max((last-before)/float64(count)/1024, 0.001))
-	b.report.want("memory before any subscriber, buffer included", true, buffer>>20+32, "MiB", before/(1<<20))
-	return err
 }

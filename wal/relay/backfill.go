@@ -24,6 +24,7 @@ type backfill struct {
 	client *replication.Client // not nil while it streams from the source
 	reader frameReader
 	at     wal.LSN // what client sends next
+	ahead  bool    // client has sent WAL that the relay has not got to, and is of no more use
 	slot   bool    // it holds one of Relay.backfills
 }
 
@@ -40,7 +41,7 @@ func (st *stream) fill(ctx context.Context, b *branch, from, end wal.LSN) error 
 	if sent, err := st.behind.fromFiles(b, from, end); sent || err != nil {
 		return err
 	}
-	err := st.behind.fromSource(ctx, from, end)
+	err := st.behind.fromSource(ctx, b, from, end)
 	if _, refused := errors.AsType[*replication.Error](err); refused && st.reader.Position() > from {
 		return nil // it got on: what the source no longer gives may be in a file by now
 	}
@@ -65,17 +66,33 @@ func (f *backfill) fromFiles(b *branch, from, end wal.LSN) (bool, error) {
 			}
 			continue
 		}
-		f.leaveSource()
-		to := from + wal.LSN(n) //nolint:gosec // positive
+		to := f.settled(dir, b, from, from+wal.LSN(n)) //nolint:gosec // positive
 		if to < end {
 			to &^= pageSize - 1 // records are split at page boundaries only
 		}
 		if to <= from {
 			continue
 		}
+		f.leaveSource()
 		return true, f.st.deliver(from, f.buf[:to-from], StateBackfill)
 	}
 	return false, nil
+}
+
+// settled returns up to where the WAL that dir has from from to to has surely
+// been written. A server that fills its pg_wal may be behind the relay: its last
+// page holds what was there before, from some place on. It is written when the
+// next one has begun.
+func (f *backfill) settled(dir *walfile.Dir, b *branch, from, to wal.LSN) wal.LSN {
+	if spool := f.st.r.spool; spool != nil && dir == spool.Dir() {
+		return to // it knows
+	}
+	last := (to - 1).PageStart()
+	var header [1]byte
+	if _, err := dir.ReadAt(header[:], last+pageSize, b.owners(last+pageSize)...); err == nil {
+		return to
+	}
+	return max(last, from)
 }
 
 // handover is how far into the buffer a subscriber is carried before it is left
@@ -83,14 +100,16 @@ func (f *backfill) fromFiles(b *branch, from, end wal.LSN) (bool, error) {
 const handover = 4 << 20
 
 // fromSource has the source send the WAL from from on, and sends it on until the
-// subscriber stands well inside the buffer.
-func (f *backfill) fromSource(ctx context.Context, from, end wal.LSN) error {
+// subscriber stands well inside the buffer, or the relay is on another branch.
+func (f *backfill) fromSource(ctx context.Context, b *branch, from, end wal.LSN) error {
 	if err := f.enterSource(ctx, from); err != nil {
 		return err
 	}
 	defer f.leaveSource()
+	client := f.client
+	defer context.AfterFunc(ctx, func() { client.Close() })() //nolint:errcheck // nothing is lost with it
 	buffer := f.st.r.buffer
-	for f.at < end && f.at < min(buffer.Tail()+min(handover, wal.LSN(buffer.Size()/4)), buffer.Head()) { //nolint:gosec // positive
+	for !f.ahead && f.st.r.branch.Load() == b && f.at < end && f.at < min(buffer.Tail()+min(handover, wal.LSN(buffer.Size()/4)), buffer.Head()) { //nolint:gosec // positive
 		if err := f.st.attend(); err != nil {
 			return err
 		}
@@ -98,17 +117,17 @@ func (f *backfill) fromSource(ctx context.Context, from, end wal.LSN) error {
 			return err
 		}
 		e, err := f.client.Next()
+		if ctx.Err() != nil {
+			return errShutdown
+		}
 		if err != nil {
 			return f.refused(err)
 		}
 		switch e.Kind {
 		case replication.KindData:
-			err = f.passOn(e.Size, f.client)
+			err = f.passOn(e.Start, e.Size)
 		case kindFrame:
-			var data []byte
-			if _, data, err = f.reader.read(f.client, e.Size); err == nil {
-				err = f.send(data)
-			}
+			err = f.passFrame(e.Size)
 		case replication.KindKeepalive:
 			err = f.client.SendStatus(replication.Status{Write: f.at, SentAt: time.Now()})
 		case replication.KindEnd:
@@ -121,11 +140,14 @@ func (f *backfill) fromSource(ctx context.Context, from, end wal.LSN) error {
 	return nil
 }
 
-// passOn sends size bytes that in has, in messages that end at pages.
-func (f *backfill) passOn(size int, in io.Reader) error {
-	for size > 0 {
+// passOn sends size bytes of the client's, in messages that end at pages.
+func (f *backfill) passOn(start wal.LSN, size int) error {
+	if start != f.at {
+		return f.refused(fmt.Errorf("relay: WAL from %s on comes where that from %s on does", start, f.at))
+	}
+	for size > 0 && !f.ahead {
 		n := min(size, len(f.buf)-int(f.at%pageSize))
-		if _, err := io.ReadFull(in, f.buf[:n]); err != nil {
+		if _, err := io.ReadFull(f.client, f.buf[:n]); err != nil {
 			return f.refused(err)
 		}
 		if err := f.send(f.buf[:n]); err != nil {
@@ -136,11 +158,23 @@ func (f *backfill) passOn(size int, in io.Reader) error {
 	return nil
 }
 
+// passFrame sends the WAL in a frame of size bytes.
+func (f *backfill) passFrame(size int) error {
+	h, data, err := f.reader.read(f.client, size)
+	if err == nil && (h.start != f.at || h.timeline != f.st.t) {
+		err = fmt.Errorf("%w: WAL of timeline %s from %s on, where that of %s from %s on is to come", errFrame, h.timeline, h.start, f.st.t, f.at)
+	}
+	if err != nil {
+		return f.refused(err)
+	}
+	return f.send(data)
+}
+
 // send sends WAL of the source's, but no more than the relay itself has got to:
 // the rest comes from the buffer.
 func (f *backfill) send(data []byte) error {
 	if most := f.at.Behind(f.st.r.buffer.Head()); uint64(len(data)) > most {
-		data = data[:most]
+		data, f.ahead = data[:most], true
 	}
 	for len(data) > 0 {
 		if err := f.st.deliver(f.at, data, StateBackfill); err != nil {
@@ -156,6 +190,7 @@ func (f *backfill) send(data []byte) error {
 // enterSource opens a stream from the source, when it is this subscriber's turn.
 func (f *backfill) enterSource(ctx context.Context, from wal.LSN) error {
 	st := f.st
+	f.at, f.ahead = from, false
 	for !f.slot {
 		timer := time.NewTimer(st.r.cfg.SenderTimeout / 4)
 		select {
@@ -192,9 +227,15 @@ func (f *backfill) enterSource(ctx context.Context, from wal.LSN) error {
 		f.leaveSource()
 		return f.refused(err)
 	}
-	f.client, f.at = client, from
-	options := frameOptions(replication.Identity{Parameters: map[string]string{frameParameter: client.Parameter(frameParameter)}}, st.r.cfg.Compression)
-	if _, _, err = client.Start(ctx, "", from, st.t, options); err != nil {
+	f.client = client
+	id, err := client.Identify(ctx)
+	if system := st.r.branch.Load().identity.System; err == nil && id.System != system {
+		err = fmt.Errorf("relay: its system identifier is %s, and what is relayed is %s: another cluster", id.System, system)
+	}
+	if err == nil {
+		_, _, err = client.Start(ctx, "", from, st.t, frameOptions(id, st.r.cfg.Compression))
+	}
+	if err != nil {
 		f.leaveSource()
 		return f.refused(err)
 	}

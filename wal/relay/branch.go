@@ -84,6 +84,12 @@ func firstTimeline(file []byte) wal.Timeline {
 	return 0
 }
 
+// start returns where a relay begins that has nothing: at the segment that the
+// source is writing, since that is where standbys begin.
+func (b *branch) start() wal.LSN {
+	return max(b.identity.Flush&^wal.LSN(b.identity.SegmentSize-1), wal.LSN(b.identity.SegmentSize))
+}
+
 // timeline returns the one that goes on.
 func (b *branch) timeline() wal.Timeline { return b.identity.Timeline }
 

@@ -13,13 +13,24 @@ import (
 
 // walAt returns n bytes that tell where they belong, on the given branch.
 func walAt(at wal.LSN, n int, branch byte) []byte {
-	p := make([]byte, n)
-	for i := range p {
-		x := uint64(at) + uint64(i) //nolint:gosec // small
-		p[i] = byte(x) ^ byte(x>>8)*31 ^ byte(x>>16)*131 ^ byte(x>>24) ^ branch*77
+	p := make([]byte, 0, n)
+	for len(p) < n {
+		x := uint64(at) + uint64(len(p)) //nolint:gosec // small
+		row := walRows[byte(x>>8)*31^byte(x>>16)*131^byte(x>>24)^branch*77][byte(x):]
+		p = append(p, row[:min(len(row), n-len(p))]...)
 	}
 	return p
 }
+
+// walRows[y][x] is x^y.
+var walRows = func() (rows [256][256]byte) {
+	for y := range rows {
+		for x := range rows[y] {
+			rows[y][x] = byte(x ^ y)
+		}
+	}
+	return rows
+}()
 
 func newTestBuffer(t *testing.T, size int64) *Buffer {
 	t.Helper()

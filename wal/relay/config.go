@@ -122,6 +122,12 @@ func (c Config) check() error {
 		return errors.New("relay: no source: say where the WAL is to come from")
 	case c.BatchSize < pageSize || c.BatchSize > maxFrame:
 		return fmt.Errorf("relay: wal_batch_size is %d bytes, and must be from %d to %d", c.BatchSize, pageSize, maxFrame)
+	case min(c.SenderTimeout, c.SourceTimeout, c.OrphanTimeout) < time.Millisecond || c.ShutdownGrace < 0:
+		return errors.New("relay: a timeout is negative, or shorter than a millisecond")
+	case c.Keep < 0 || c.SlotLimit < 0:
+		return errors.New("relay: wal_keep or the slot's limit is negative")
+	case c.Acknowledge.Mode == ConfirmQuorum && c.Acknowledge.K < 1:
+		return errors.New("relay: acknowledge: a quorum is 1 or more")
 	case c.RequireTLS && c.TLS == nil:
 		return errors.New("relay: TLS is required of subscribers, and there is no certificate to speak it with")
 	}
@@ -136,9 +142,19 @@ func (c Config) check() error {
 func ParseSource(conninfo string) ([]*pgconn.Config, error) {
 	parsed, err := pgconn.ParseConfig(conninfo)
 	if err != nil {
-		return nil, fmt.Errorf("relay: source: %w", err)
+		return nil, errors.New("relay: source: " + withoutConninfo(err))
 	}
 	return splitHosts(parsed), nil
+}
+
+// withoutConninfo returns what a connection string was refused for. Pgconn says
+// so behind the string itself, in which it does not find every password.
+func withoutConninfo(err error) string {
+	text := err.Error()
+	if i := strings.LastIndex(text, "`: "); i >= 0 {
+		text = text[i+len("`: "):]
+	}
+	return text
 }
 
 // splitHosts makes of a configuration with several hosts one for each. What one

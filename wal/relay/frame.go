@@ -209,44 +209,90 @@ type received struct {
 	end      wal.LSN
 }
 
-// read takes one frame of size bytes from in. The WAL is good until the next
-// call, and has been checked.
-func (r *frameReader) read(in io.Reader, size int) (received, []byte, error) {
-	var f received
+// An arriving frame is one of which the WAL has not been taken yet.
+type arriving struct {
+	received
+	length int // bytes of WAL
+	packed int // bytes that follow
+	lz4    bool
+	sum    uint32
+}
+
+// begin takes what stands in front of the WAL in a frame of size bytes.
+func (r *frameReader) begin(in io.Reader, size int) (arriving, error) {
+	var f arriving
 	if size < frameHeader {
-		return f, nil, fmt.Errorf("%w: %d bytes", errFrame, size)
+		return f, fmt.Errorf("%w: %d bytes", errFrame, size)
 	}
 	if _, err := io.ReadFull(in, r.head[:]); err != nil {
-		return f, nil, err
+		return f, err
 	}
 	flags := r.head[0]
 	f.timeline = wal.Timeline(binary.BigEndian.Uint32(r.head[1:]))
 	f.epoch = binary.BigEndian.Uint64(r.head[5:])
 	f.start = wal.LSN(binary.BigEndian.Uint64(r.head[13:]))
 	f.end = wal.LSN(binary.BigEndian.Uint64(r.head[21:]))
-	length, sum := int(binary.BigEndian.Uint32(r.head[37:])), binary.BigEndian.Uint32(r.head[frameSum:])
-	packed := size - frameHeader
-	if length == 0 || length > maxFrame || packed > length || flags&^frameLZ4 != 0 || flags&frameLZ4 == 0 && packed != length {
-		return f, nil, fmt.Errorf("%w at %s: %d bytes of WAL in %d, flags %d", errFrame, f.start, length, packed, flags)
+	f.length, f.sum = int(binary.BigEndian.Uint32(r.head[37:])), binary.BigEndian.Uint32(r.head[frameSum:])
+	f.packed, f.lz4 = size-frameHeader, flags&frameLZ4 != 0
+	if f.length == 0 || f.length > maxFrame || f.packed > f.length || flags&^frameLZ4 != 0 || !f.lz4 && f.packed != f.length {
+		return f, fmt.Errorf("%w at %s: %d bytes of WAL in %d, flags %d", errFrame, f.start, f.length, f.packed, flags)
 	}
-	r.raw = grown(r.raw, length)
-	into := r.raw
-	if flags&frameLZ4 != 0 {
-		r.packed = grown(r.packed, packed)
+	return f, nil
+}
+
+// fill takes the frame's WAL into p, which has room for all of it, and checks it.
+func (r *frameReader) fill(in io.Reader, f arriving, p []byte) error {
+	into := p
+	if f.lz4 {
+		r.packed = grown(r.packed, f.packed)
 		into = r.packed
 	}
 	if _, err := io.ReadFull(in, into); err != nil {
-		return f, nil, err
+		return err
 	}
-	if flags&frameLZ4 != 0 {
-		if n, err := lz4.UncompressBlock(r.packed, r.raw); err != nil || n != length {
-			return f, nil, fmt.Errorf("%w at %s: %d bytes of LZ4 do not hold %d of WAL", errFrame, f.start, packed, length)
+	if f.lz4 {
+		if n, err := lz4.UncompressBlock(r.packed, p); err != nil || n != f.length {
+			return fmt.Errorf("%w at %s: %d bytes of LZ4 do not hold %d of WAL", errFrame, f.start, f.packed, f.length)
 		}
 	}
-	if got := checksum(r.head[:], r.raw); got != sum {
-		return f, nil, fmt.Errorf("%w at %s: its checksum is %08x, and it says %08x", errFrame, f.start, got, sum)
+	if got := checksum(r.head[:], p); got != f.sum {
+		return fmt.Errorf("%w at %s: its checksum is %08x, and it says %08x", errFrame, f.start, got, f.sum)
 	}
-	return f, r.raw, nil
+	return nil
+}
+
+// read takes one frame of size bytes from in. The WAL is good until the next
+// call, and has been checked.
+func (r *frameReader) read(in io.Reader, size int) (received, []byte, error) {
+	f, err := r.begin(in, size)
+	if err != nil {
+		return f.received, nil, err
+	}
+	r.raw = grown(r.raw, f.length)
+	if err := r.fill(in, f, r.raw); err != nil {
+		return f.received, nil, err
+	}
+	return f.received, r.raw, nil
+}
+
+// appendTo takes the frame's WAL into a buffer: to where it will lie, unless it
+// lies in two chunks.
+func (r *frameReader) appendTo(b *Buffer, in io.Reader, f arriving) error {
+	var rest []byte // of WAL that has been taken and not put down
+	return b.AppendFrom(f.start, f.length, func(p []byte) error {
+		if len(p) == f.length {
+			return r.fill(in, f, p)
+		}
+		if rest == nil {
+			r.raw = grown(r.raw, f.length)
+			if err := r.fill(in, f, r.raw); err != nil {
+				return err
+			}
+			rest = r.raw
+		}
+		rest = rest[copy(p, rest):]
+		return nil
+	})
 }
 
 // grown returns buf with length n, a larger one if it must be.

@@ -319,3 +319,47 @@ func TestOnlyARelayIsAskedForFrames(t *testing.T) {
 		}
 	}
 }
+
+func TestAFrameGoesWhereItWillLie(t *testing.T) {
+	for name, at := range map[string]wal.LSN{"inside of a chunk": chunkSize + 5, "in two chunks": 2*chunkSize - 1000} {
+		for _, lz4 := range []bool{false, true} {
+			b, err := NewBuffer(MinBufferSize)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			data := compressible(5000, 5, 9)
+			m := body(t, appendFrame(nil, frameHead{start: at, end: at + 5000, lz4: lz4}, data))
+			take := func() error {
+				var r frameReader
+				in := bytes.NewReader(m)
+				f, err := r.begin(in, len(m))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return r.appendTo(b, in, f)
+			}
+			m[len(m)-1] ^= 1
+			if err := take(); err == nil || b.Head() > at {
+				t.Errorf("%s, LZ4 %v: a damaged frame gives %v, and the buffer ends at %s", name, lz4, err, b.Head())
+			}
+			m[len(m)-1] ^= 1
+			if err := take(); err != nil {
+				t.Fatalf("%s, LZ4 %v: %v", name, lz4, err)
+			}
+			var got []byte
+			r := b.Reader(at)
+			defer r.Close()
+			for len(got) < len(data) {
+				p, err := r.Next(1 << 20)
+				if err != nil || len(p) == 0 {
+					t.Fatalf("%s: %d bytes, then %v", name, len(got), err)
+				}
+				got = append(got, p...)
+			}
+			if !bytes.Equal(got, data) {
+				t.Errorf("%s, LZ4 %v: other bytes came out", name, lz4)
+			}
+		}
+	}
+}

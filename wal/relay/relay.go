@@ -31,7 +31,6 @@ type Relay struct {
 	server     *replication.Server
 	spool      *walfile.Spool // nil without one
 	dirs       []*walfile.Dir // where older WAL lies on disk, best first; nil until branch is set
-	gone       bool           // the source has removed what comes next; of the goroutine that follows it
 	backfills  chan struct{}  // holds one for each backfill that may run at once
 
 	branch  atomic.Pointer[branch] // nil until the first source has told
@@ -39,6 +38,7 @@ type Relay struct {
 	source  atomic.Pointer[sourceState]
 	sources atomic.Pointer[[]*pgconn.Config]
 	resume  chan struct{}  // holds one: the sources have changed
+	removed wal.LSN        // follow's own; the source no longer has what comes there
 	serving sync.WaitGroup // every goroutine that Run and Serve start
 
 	mu       sync.Mutex
@@ -53,7 +53,20 @@ type sourceState struct {
 	cfg   *pgconn.Config
 	since time.Time
 	up    bool
-	err   error // why it is not
+	err   error     // why it is not
+	lost  time.Time // when one that had been there for steadyTime was lost last
+}
+
+// steadyTime is how long a source has to be there before it is taken for one. One
+// that takes connections and ends them is of no use to anybody.
+const steadyTime = time.Second
+
+// missing returns for how long there has been no source.
+func (s *sourceState) missing(now time.Time) time.Duration {
+	if s.up && now.Sub(s.since) >= steadyTime {
+		return 0
+	}
+	return now.Sub(s.lost)
 }
 
 // maxBackfills is how many subscribers are served from the source at once. Each
@@ -84,7 +97,8 @@ func New(cfg Config) (*Relay, error) {
 	r.frames = newFrameCache(&r.replicator.compressed)
 	r.server = r.newServer()
 	r.sources.Store(&cfg.Source)
-	r.source.Store(&sourceState{since: time.Now(), err: errors.New("not connected yet")})
+	now := time.Now()
+	r.source.Store(&sourceState{since: now, lost: now, err: errors.New("not connected yet")})
 	return r, nil
 }
 
@@ -107,9 +121,7 @@ func (r *Relay) SetSource(source []*pgconn.Config) error {
 
 // Release has Config.Gate asked again, and the source told.
 func (r *Relay) Release() {
-	r.replicator.mu.Lock()
-	defer r.replicator.mu.Unlock()
-	r.replicator.kickLocked()
+	r.replicator.kickSource()
 }
 
 // Run follows the source and serves who connects to the listeners, until ctx
@@ -128,6 +140,7 @@ func (r *Relay) Run(ctx context.Context, listeners ...net.Listener) error {
 	}
 	r.serving.Go(func() { r.watchSource(ctx) })
 	r.serving.Go(func() { r.keepSlot(ctx) })
+	r.serving.Go(func() { r.saveSlots(ctx) })
 	r.serving.Go(func() { r.fillSpool(ctx) })
 	if err := r.follow(ctx); err != nil {
 		cancel(err)
@@ -227,7 +240,7 @@ func (r *Relay) watchSource(ctx context.Context) {
 		case <-tick.C:
 		}
 		src := r.source.Load()
-		orphaned := !src.up && time.Since(src.since) > r.cfg.OrphanTimeout
+		orphaned := src.missing(time.Now()) > r.cfg.OrphanTimeout
 		r.mu.Lock()
 		changed := orphaned != r.orphaned
 		r.orphaned = orphaned
@@ -259,8 +272,11 @@ func (r *Relay) disconnect(err *replication.Error) {
 
 // setSourceState publishes how the source is.
 func (r *Relay) setSourceState(cfg *pgconn.Config, err error) {
-	old := r.source.Load()
-	next := &sourceState{addr: old.addr, cfg: old.cfg, since: time.Now(), up: err == nil, err: err}
+	old, now := r.source.Load(), time.Now()
+	next := &sourceState{addr: old.addr, cfg: old.cfg, since: now, up: err == nil, err: err, lost: old.lost}
+	if old.missing(now) == 0 {
+		next.lost = now
+	}
 	if cfg != nil {
 		next.addr, next.cfg = addr(cfg), cfg
 	}

@@ -56,8 +56,16 @@ func (r *Replicator) Replicate(batch Batch) error {
 	if err := r.buffer.Append(batch.At, batch.Data); err != nil {
 		return err
 	}
-	r.marks.arrived(r.buffer.Head(), time.Now())
+	r.arrived(r.buffer.Head(), time.Now())
 	return nil
+}
+
+// arrived notes that the buffer has WAL up to at.
+func (r *Replicator) arrived(at wal.LSN, now time.Time) {
+	r.marks.arrived(at, now)
+	if r.policy.Mode == ConfirmReceipt {
+		r.kickSource()
+	}
 }
 
 // Advance says that from at on the WAL is that of timeline t. Confirmations on
@@ -74,7 +82,7 @@ func (r *Replicator) Advance(t wal.Timeline, at wal.LSN) error {
 		r.reached = Confirmation{}
 		r.spooled = min(r.spooled, at)
 	}
-	r.kickLocked()
+	r.kickSource()
 	return nil
 }
 
@@ -228,7 +236,7 @@ func (r *Replicator) settleLocked() {
 		r.reached = before.furthest(quorum(r.policy.K, r.countingLocked()))
 	}
 	if r.reached != before || r.tells {
-		r.kickLocked()
+		r.kickSource()
 	}
 }
 
@@ -252,7 +260,8 @@ func (r *Replicator) countingLocked() []Confirmation {
 	return of
 }
 
-func (r *Replicator) kickLocked() {
+// kickSource has the source told of what has changed.
+func (r *Replicator) kickSource() {
 	select {
 	case r.kick <- struct{}{}:
 	default:
@@ -269,7 +278,7 @@ func (r *Replicator) spool(at wal.Position) {
 		return
 	}
 	r.spooled = at.LSN
-	r.kickLocked()
+	r.kickSource()
 }
 
 // Confirmed returns what the policy lets the source know.
@@ -325,7 +334,7 @@ func (r *Replicator) mergeFeedbackLocked() {
 	}
 	if merged != r.feedback {
 		r.feedback = merged
-		r.kickLocked()
+		r.kickSource()
 	}
 }
 

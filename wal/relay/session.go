@@ -276,10 +276,7 @@ func (s *session) createSlot(c replication.CreateSlot) error {
 			Hint: "Logical replication needs the PostgreSQL server behind it, " + s.r.source.Load().addr + ".",
 		}
 	case !slotName.MatchString(c.Name):
-		return &replication.Error{
-			Code: "42602", Message: fmt.Sprintf("replication slot name %q contains invalid character", c.Name),
-			Hint: "Replication slot names may only contain lower case letters, numbers, and the underscore character.",
-		}
+		return badSlotName(c.Name)
 	}
 	restart := wal.LSN(0)
 	if c.Reserve {
@@ -326,6 +323,13 @@ func (s *session) dropSlot(name string) error {
 	return s.conn.Complete("DROP_REPLICATION_SLOT")
 }
 
+func badSlotName(name string) error {
+	return &replication.Error{
+		Code: "42602", Message: fmt.Sprintf("replication slot name %q contains invalid character", name),
+		Hint: "Replication slot names may only contain lower case letters, numbers, and the underscore character.",
+	}
+}
+
 func noSlot(name string) error {
 	return &replication.Error{Code: "42704", Message: fmt.Sprintf("replication slot %q does not exist", name)}
 }
@@ -354,7 +358,20 @@ func (s *session) start(ctx context.Context, c replication.StartReplication) err
 	if next := st.next(s.r.branch.Load()); next.Timeline != 0 && c.At >= next.LSN {
 		return s.conn.NextTimeline(next) // nothing to stream: no need for a copy
 	}
-	return st.run(ctx)
+	if err := st.run(ctx); err != nil {
+		return err
+	}
+	return s.relax()
+}
+
+// relax takes away the deadlines of a stream: between two of them a subscriber
+// may be silent for as long as it likes.
+func (s *session) relax() error {
+	err := errors.Join(s.conn.SetReadDeadline(time.Time{}), s.conn.SetWriteDeadline(time.Time{}))
+	if why := s.dead.Load(); why != nil { // kill came first, and its deadlines count
+		return why
+	}
+	return err
 }
 
 // prepare checks what is asked for, as StartReplication in walsender.c does.
@@ -376,6 +393,9 @@ func (s *session) prepare(ctx context.Context, c replication.StartReplication) (
 			Code: "XX000", Message: fmt.Sprintf("requested starting point %s on timeline %s is not in this server's history", c.At, t),
 			Detail: fmt.Sprintf("This server's history forked from timeline %s at %s.", t, span.end),
 		}
+	}
+	if c.Slot != "" && !slotName.MatchString(c.Slot) {
+		return nil, badSlotName(c.Slot)
 	}
 	st := &stream{s: s, r: s.r, t: t, generation: b.generation, slot: c.Slot, size: maxMessage}
 	if version, ok := c.Options[frameOption]; ok {

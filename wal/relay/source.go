@@ -91,7 +91,9 @@ func (r *Relay) followOnce(parent context.Context) error {
 	r.setSourceState(chosen.cfg, nil)
 	r.log.InfoContext(ctx, "following", "from", addr(chosen.cfg), "timeline", t, "at", at, "relay", chosen.isRelay())
 	err = r.stream(ctx, chosen, at, t)
-	r.gone = isUndefinedFile(err)
+	if isUndefinedFile(err) {
+		r.removed = r.buffer.Head()
+	}
 	if cause := context.Cause(ctx); cause != nil && parent.Err() == nil {
 		return cause
 	}
@@ -253,20 +255,16 @@ func (r *Relay) adopt(ctx context.Context, c *candidate) (wal.LSN, wal.Timeline,
 	if ours == nil {
 		return r.beginHere(ctx, theirs)
 	}
-	if r.gone {
-		// Waiting would not bring it back, and would keep the WAL from those who
-		// have got what is missing elsewhere.
-		defer func() { r.gone = false }()
-		r.log.ErrorContext(ctx, "the source has removed WAL that was not relayed yet: subscribers that lack it have to be made anew, or get it from an archive",
-			"from", r.buffer.Head(), "hint", "let the relay have a slot at the source")
-		theirs.generation = ours.generation
-		return r.beginHere(ctx, theirs)
-	}
 	head := r.buffer.Head()
 	fork := theirs.fork(ours)
 	switch last, ok := theirs.span(ours.timeline()); {
 	case ok && theirs.timeline() == ours.timeline() && fork != noEnd:
 		return 0, 0, fmt.Errorf("relay: it is on timeline %s with another history, forked at %s: a different branch of the same number", theirs.timeline(), fork)
+	case ok && fork == last.end && r.removed == head && theirs.start() > head:
+		r.log.WarnContext(ctx, "the source no longer has what follows: a gap is left, and whoever stands before it needs another source",
+			"at", head, "next", theirs.start(), "timeline", theirs.timeline())
+		theirs.generation = ours.generation
+		return r.beginHere(ctx, theirs)
 	case ok && fork == last.end:
 		if head > fork {
 			r.log.WarnContext(ctx, "what was relayed behind the fork is not part of the source's history, and is taken back",
@@ -301,11 +299,7 @@ func merged(a, b map[wal.Timeline][]byte) map[wal.Timeline][]byte {
 // start of the segment that the source is writing, since that is where standbys
 // begin.
 func (r *Relay) beginHere(ctx context.Context, b *branch) (wal.LSN, wal.Timeline, error) {
-	at := b.identity.Flush &^ wal.LSN(b.identity.SegmentSize-1)
-	if at == 0 {
-		at = wal.LSN(b.identity.SegmentSize)
-	}
-	at, t, err := r.openSpool(ctx, b, at)
+	at, t, err := r.openSpool(ctx, b, b.start())
 	if err != nil {
 		return 0, 0, err
 	}
@@ -478,10 +472,8 @@ func (in *receiver) run() (wal.Position, error) {
 		in.heard.Store(now.UnixNano())
 		switch e.Kind {
 		case replication.KindData:
-			in.asked = 0
 			err = in.take(e.Start, e.Size, client, now)
 		case kindFrame:
-			in.asked = 0
 			err = in.takeFrame(e.Size, now)
 		case replication.KindKeepalive:
 			if e.Reply {
@@ -506,23 +498,31 @@ func (in *receiver) take(at wal.LSN, size int, from io.Reader, now time.Time) er
 		return err
 	})
 	if err == nil {
-		in.r.replicator.marks.arrived(at+wal.LSN(size), now) //nolint:gosec // positive
+		in.arrived(at+wal.LSN(size), now) //nolint:gosec // positive
 	}
 	return err
 }
 
+// arrived notes that there is WAL up to at. A source that goes on is not
+// shutting down, however often it has asked.
+func (in *receiver) arrived(at wal.LSN, now time.Time) {
+	in.asked = 0
+	in.leave.Store(false)
+	in.r.replicator.arrived(at, now)
+}
+
 func (in *receiver) takeFrame(size int, now time.Time) error {
-	f, data, err := in.frames.read(in.c.client, size)
+	f, err := in.frames.begin(in.c.client, size)
 	if err != nil {
 		return err
 	}
 	if t := in.r.branch.Load().timeline(); f.timeline != t {
 		return fmt.Errorf("relay: a frame of timeline %s in the stream of %s", f.timeline, t)
 	}
-	if err := in.r.buffer.Append(f.start, data); err != nil {
+	if err := in.frames.appendTo(in.r.buffer, in.c.client, f); err != nil {
 		return err
 	}
-	in.r.replicator.marks.arrived(f.start+wal.LSN(len(data)), now)
+	in.arrived(f.start+wal.LSN(f.length), now) //nolint:gosec // at most maxFrame
 	return nil
 }
 
@@ -642,13 +642,16 @@ func (in *receiver) farewell(ctx context.Context) bool {
 	}
 	wait := time.NewTimer(grace)
 	defer wait.Stop()
-	for !done() {
+	for !done() && in.leave.Load() {
 		select {
 		case <-ctx.Done():
 			return false
 		case <-r.replicator.kick:
 			continue
 		case <-wait.C:
+		}
+		if !in.leave.Load() {
+			break
 		}
 		r.log.WarnContext(ctx, "the source shuts down, and is not kept from it any longer", "from", addr(in.c.cfg), "unconfirmed", head)
 		in.c.client.Close() //nolint:errcheck // ends the read
@@ -657,9 +660,11 @@ func (in *receiver) farewell(ctx context.Context) bool {
 	return true
 }
 
-// report says whether the source is to hear of every subscriber.
+// report says whether the source, which knows nothing yet, is to hear of every
+// subscriber.
 func (r *Replicator) report(all bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tells = all
+	r.kickSource()
 }

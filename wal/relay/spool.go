@@ -18,8 +18,11 @@ func (r *Relay) openSpool(ctx context.Context, b *branch, at wal.LSN) (wal.LSN, 
 	if err := r.openDirs(b); err != nil || r.spool == nil {
 		return at, b.timeline(), err
 	}
+	if r.branch.Load() != nil {
+		return at, b.timeline(), nil // fillSpool writes, and sees for itself
+	}
 	has := r.spool.Position()
-	if s, ok := b.span(has.Timeline); ok && !r.gone && has.LSN > 0 && has.LSN <= s.end && has.LSN <= max(b.identity.Flush, at) {
+	if s, ok := b.span(has.Timeline); ok && has.LSN > r.removed && has.LSN <= s.end && has.LSN <= max(b.identity.Flush, at) {
 		r.log.InfoContext(ctx, "the spool goes on", "dir", r.cfg.SpoolDir, "at", has)
 		return has.LSN, has.Timeline, nil
 	}
@@ -48,12 +51,13 @@ func (r *Relay) openDirs(b *branch) error {
 			r.dirs = nil
 			return err
 		}
-		r.spool = spool
-		r.dirs = append(r.dirs, spool.Dir())
 		saved, err := spool.LoadSlots()
 		if err != nil {
-			return err
+			r.dirs = nil
+			return errors.Join(err, spool.Close())
 		}
+		r.spool = spool
+		r.dirs = append(r.dirs, spool.Dir())
 		r.slots.load(saved, spool.SaveSlots)
 	}
 	if r.cfg.WALDir != "" {
@@ -66,7 +70,7 @@ func (r *Relay) openDirs(b *branch) error {
 // with at.
 func (r *Relay) resetSpool(b *branch, at wal.LSN) error {
 	at &^= wal.LSN(b.identity.SegmentSize - 1)
-	if err := r.spool.Reset(at, b.timeline()); err != nil {
+	if err := r.spool.Reset(at, b.owners(at)[0]); err != nil {
 		return err
 	}
 	return r.saveHistories(b)

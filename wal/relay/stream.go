@@ -34,10 +34,9 @@ type stream struct {
 	probe    time.Duration // until the subscriber is asked again how far it is
 	probed   wal.LSN       // what it had applied when it was asked
 	asked    time.Time     // when it was
-	heard    atomic.Int64  // when the subscriber last said anything, in nanoseconds
-	urged    time.Time     // when it was last asked to
 	listened chan error    // the listener's end
-	closing  atomic.Bool   // the subscriber was told that it is over
+	heard    atomic.Int64  // when the subscriber said something last, in nanoseconds
+	over     atomic.Int64  // until when it is listened to at most, in nanoseconds; 0 while it goes on
 	timer    *time.Timer   // of wait
 }
 
@@ -59,8 +58,8 @@ func (st *stream) run(ctx context.Context) error {
 	listening := true
 	defer func() {
 		if listening { // it may wait for a subscriber that is silent
-			s.conn.SetReadDeadline(time.Now()) //nolint:errcheck // closed already
-			<-st.listened                      //nolint:errcheck // it was ended
+			st.listenUntil(time.Now()) //nolint:errcheck // closed already
+			<-st.listened              //nolint:errcheck // it was ended
 		}
 	}()
 	next, err := st.send(ctx)
@@ -102,8 +101,7 @@ const lingerWait = time.Second
 
 // giveUp tells the subscriber why there is no more, and ends the session.
 func (st *stream) giveUp(why *replication.Error) error {
-	st.closing.Store(true)
-	if err := st.s.conn.SetReadDeadline(time.Now().Add(lingerWait)); err != nil {
+	if err := st.listenUntil(time.Now().Add(lingerWait)); err != nil {
 		return err
 	}
 	if err := st.s.conn.Fail(why); err != nil {
@@ -180,31 +178,44 @@ func (st *stream) attend() error {
 	if st.s.pong.Swap(false) {
 		return st.keepalive(false)
 	}
-	if st.untilUrged() <= 0 { // it takes WAL without a pause, and says nothing of itself
-		return st.keepalive(true)
+	if st.untilQuestion(time.Now()) <= 0 {
+		return st.ask()
 	}
 	return nil
 }
 
-// untilUrged returns how long the subscriber may be silent before it is asked to
-// say something: well before it would be taken for dead.
-func (st *stream) untilUrged() time.Duration {
-	last := time.Unix(0, st.heard.Load())
-	if st.urged.After(last) {
-		last = st.urged
+// untilQuestion returns how long the subscriber may go on saying nothing before
+// it is asked whether it is there: WAL that is sent is no question.
+func (st *stream) untilQuestion(now time.Time) time.Duration {
+	idle := st.r.cfg.SenderTimeout / 2
+	heard := time.Unix(0, st.heard.Load())
+	if st.asked.After(heard) {
+		return idle // once is enough
 	}
-	return st.r.cfg.SenderTimeout/2 - time.Since(last)
+	return heard.Add(idle).Sub(now)
 }
 
-// slack is how much later than after SenderTimeout a subscriber may be given up:
-// deadlines are not set anew for each message.
-func (r *Relay) slack() time.Duration { return min(time.Second, r.cfg.SenderTimeout/4) }
+// ask asks the subscriber how far it is.
+func (st *stream) ask() error {
+	st.asked = time.Now()
+	return st.keepalive(true)
+}
+
+// renewed returns the deadline of what is done now, and whether it is another
+// than before: it is moved now and then, not for each message.
+func (st *stream) renewed(before time.Time) (time.Time, bool) {
+	most := st.r.cfg.SenderTimeout
+	if now := time.Now(); before.Sub(now) < most-min(time.Second, most/8) {
+		return now.Add(most), true
+	}
+	return before, false
+}
 
 // write sends whole messages. A subscriber that takes nothing for SenderTimeout
 // is given up.
 func (st *stream) write(parts ...[]byte) error {
-	if now := time.Now(); st.deadline.Sub(now) < st.r.cfg.SenderTimeout {
-		st.deadline = now.Add(st.r.cfg.SenderTimeout + st.r.slack())
+	if deadline, is := st.renewed(st.deadline); is {
+		st.deadline = deadline
 		if err := st.s.conn.SetWriteDeadline(st.deadline); err != nil {
 			return err
 		}
@@ -216,9 +227,6 @@ func (st *stream) write(parts ...[]byte) error {
 }
 
 func (st *stream) keepalive(reply bool) error {
-	if reply {
-		st.urged = time.Now()
-	}
 	return st.write(replication.AppendKeepalive(st.header[:0], st.r.buffer.Head(), time.Now(), reply))
 }
 
@@ -268,8 +276,7 @@ func (st *stream) wait(ctx context.Context, from wal.LSN, seen *branch) error {
 	case err := <-st.listened:
 		return &listenError{err}
 	case <-timer.C:
-		st.asked = time.Now()
-		return st.keepalive(true)
+		return st.ask()
 	case <-ctx.Done():
 		// What was received is still sent and confirmed; kill ends it.
 		select {
@@ -299,7 +306,7 @@ const maxProbe = time.Second
 // is: soon while it has not applied what it has, since it does not tell of
 // itself when it has; and well before it would have to be taken for dead.
 func (st *stream) untilProbe(from wal.LSN) time.Duration {
-	idle := max(st.untilUrged(), 0)
+	idle := max(0, st.untilQuestion(time.Now()))
 	if st.r.cfg.LagProbe < 0 || st.frames {
 		return idle
 	}
@@ -321,13 +328,16 @@ func (st *stream) listen() error {
 	defer s.wake()
 	var deadline time.Time
 	for {
-		if now := time.Now(); deadline.Sub(now) < st.r.cfg.SenderTimeout && !st.closing.Load() {
-			deadline = now.Add(st.r.cfg.SenderTimeout + st.r.slack())
+		var is bool
+		if deadline, is = st.renewed(deadline); is {
 			if err := s.conn.SetReadDeadline(deadline); err != nil {
 				return err
 			}
 			if why := s.dead.Load(); why != nil { // kill came first, and its deadline counts
 				return why
+			}
+			if over := st.over.Load(); over != 0 { // likewise listenUntil's
+				s.conn.SetReadDeadline(time.Unix(0, over)) //nolint:errcheck // closed already
 			}
 		}
 		payload, err := s.conn.ReadCopy()
@@ -339,6 +349,12 @@ func (st *stream) listen() error {
 			return err
 		}
 	}
+}
+
+// listenUntil has the listener end at by, whatever deadline it is about to set.
+func (st *stream) listenUntil(by time.Time) error {
+	st.over.Store(by.UnixNano())
+	return st.s.conn.SetReadDeadline(by)
 }
 
 // hear takes in one message of the subscriber's.
