@@ -21,23 +21,25 @@ func muchWAL() int64 {
 	return 56 << 20
 }
 
-// A standby that was down for longer than the buffer reaches back is brought up
-// to date with older WAL: from the source, whose WAL goes through as many relays
-// as there are, from the pg_wal directory of a server on the relay's machine, or
-// from the relay's own spool, where the source has it no longer.
+// A standby that was down, or stood still, for longer than the buffer reaches
+// back is brought up to date with older WAL: from the source, whose WAL goes
+// through as many relays as there are, from the pg_wal directory of a server on
+// the relay's machine, or from the relay's own spool, where the source has it no
+// longer.
 func TestAStandbyOlderThanTheBufferIsServed(t *testing.T) {
 	for name, tt := range map[string]struct {
 		edit    func(t *testing.T, c *pgtest.Cluster, cfg *relay.Config)
 		removed bool // the source has it no longer
+		frozen  bool // the standby is not down, but stands still
 	}{
-		"from the source": {func(*testing.T, *pgtest.Cluster, *relay.Config) {}, false},
+		"from the source": {func(*testing.T, *pgtest.Cluster, *relay.Config) {}, false, true},
 		"from a directory of WAL": {func(t *testing.T, c *pgtest.Cluster, cfg *relay.Config) {
 			cfg.WALDir = filepath.Join(ownServer(t, c.Nodes[2]).Dir(), "pg_wal")
-		}, true},
+		}, true, false},
 		"from the spool": {func(t *testing.T, _ *pgtest.Cluster, cfg *relay.Config) {
 			cfg.SpoolDir, cfg.Keep = t.TempDir(), 1<<30
 			cfg.Acknowledge = relay.Policy{Mode: relay.ConfirmReceipt} // which tells what is flushed
-		}, true},
+		}, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := pgtest.New(t, pgtest.Options{Replicas: 2}) // n3 streams from the primary, and keeps its WAL
@@ -45,8 +47,12 @@ func TestAStandbyOlderThanTheBufferIsServed(t *testing.T) {
 			primary, n2 := c.Primary(), c.Nodes[1]
 			near := startRelay(t, primary.Server().Conninfo(""), smallBuffer, func(cfg *relay.Config) { tt.edit(t, c, cfg) })
 			far := startRelay(t, near.conninfo(""), smallBuffer)
-			leaveBehind(ctx, t, c, near, far, tt.removed)
-			pgtest.OK(t, c.Start(ctx, n2))
+			away, back := func() error { return c.Stop(ctx, n2, pgctl.Fast) }, func() error { return c.Start(ctx, n2) }
+			if tt.frozen {
+				away, back = func() error { return c.Freeze(n2) }, func() error { return c.Thaw(n2) }
+			}
+			leaveBehind(ctx, t, c, near, far, away, tt.removed)
+			pgtest.OK(t, back())
 			awaitSame(ctx, t, primary, n2)
 			awaitRest(ctx, t, primary, n2)
 			t.Logf("FIGURES %+v", far.Status().Metrics.Subscribers)
@@ -60,7 +66,7 @@ func TestAStandbyIsRefusedWALThatNobodyHas(t *testing.T) {
 	ctx := storyContext(t)
 	near := startRelay(t, c.Primary().Server().Conninfo(""), smallBuffer)
 	far := startRelay(t, near.conninfo(""), smallBuffer)
-	leaveBehind(ctx, t, c, near, far, true)
+	leaveBehind(ctx, t, c, near, far, func() error { return c.Stop(ctx, c.Nodes[1], pgctl.Fast) }, true)
 	pgtest.OK(t, c.Start(ctx, c.Nodes[1]))
 	awaitLog(t, c.Nodes[1], "could not receive data from WAL stream: ERROR:  requested WAL segment 0000000100000000", "has already been removed")
 }
@@ -98,16 +104,16 @@ func TestARelayThatItsSourceHasLeftBehindBeginsAnew(t *testing.T) {
 
 func smallBuffer(cfg *relay.Config) { cfg.BufferSize = relay.MinBufferSize }
 
-// leaveBehind stops n2, which streams from far, until both relays' buffers begin
+// leaveBehind has n2, which streams from far, go away, and writes until both relays' buffers begin
 // behind it; and if that is wanted, the primary has removed what n2 needs.
-func leaveBehind(ctx context.Context, t *testing.T, c *pgtest.Cluster, near, far *relayUnderTest, removed bool) {
+func leaveBehind(ctx context.Context, t *testing.T, c *pgtest.Cluster, near, far *relayUnderTest, away func() error, removed bool) {
 	t.Helper()
 	primary, n2 := c.Primary(), c.Nodes[1]
 	streamFrom(ctx, t, n2, far.conninfo("n2"))
 	fill(ctx, t, primary, 1<<20)
 	awaitFlow(t, primary, n2)
 	stood := writtenOn(ctx, t, primary)
-	pgtest.OK(t, c.Stop(ctx, n2, pgctl.Fast))
+	pgtest.OK(t, away())
 	fill(ctx, t, primary, muchWAL())
 	if removed {
 		written := writtenOn(ctx, t, primary)

@@ -1,10 +1,13 @@
 package integration_test
 
 import (
+	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/heliosdb/helios/internal/pgctl"
 	"github.com/heliosdb/helios/internal/pgtest"
+	"github.com/heliosdb/helios/wal/relay"
 )
 
 // The standby that is promoted was behind the relay: what it did not have is not
@@ -15,7 +18,8 @@ func TestWhatAPromotedStandbyLackedIsTakenBack(t *testing.T) {
 	c := pgtest.New(t, pgtest.Options{Replicas: 3})
 	ctx := storyContext(t)
 	n1, n2, n3, n4 := c.Nodes[0], c.Nodes[1], c.Nodes[2], c.Nodes[3]
-	near := startRelay(t, n1.Server().Conninfo(""))
+	spool := &receivedWAL{dir: t.TempDir()}
+	near := startRelay(t, n1.Server().Conninfo(""), func(cfg *relay.Config) { cfg.SpoolDir = spool.dir })
 	far := startRelay(t, near.conninfo(""))
 	streamFrom(ctx, t, n3, far.conninfo("n3"))
 	streamFrom(ctx, t, n4, far.conninfo("n4"))
@@ -52,6 +56,13 @@ func TestWhatAPromotedStandbyLackedIsTakenBack(t *testing.T) {
 	streamFrom(ctx, t, n3, far.conninfo("n3"))
 	write(ctx, t, n2, "healed", n3, n4)
 	awaitSame(ctx, t, n2, n3, n4)
+	// What the relay keeps on disk is the new history as well.
+	for range 2 {
+		pgtest.OK(t, n2.Exec(ctx, "SELECT pg_switch_wal()"))
+		pgbench(ctx, t, n2, "-i", "-q")
+	}
+	last := spool.awaitSegment(t, segmentBefore(ctx, t, n2))
+	spool.compare(t, filepath.Join(ownServer(t, n2).Dir(), "pg_wal"), regexp.MustCompile(`^00000002([0-9A-F]{16}|\.history)$`), last)
 	for _, n := range []*pgtest.Node{n2, n3, n4} {
 		lost, err := pgtest.Value[bool](ctx, n, "SELECT to_regclass('lost_1') IS NOT NULL")
 		if err != nil || lost {
