@@ -15,6 +15,9 @@ func TestACommitReturnsWhenEnoughStandbysHaveFlushedIt(t *testing.T) {
 		"ANY 2 (n2, n3, n4)": {2, 3},
 		"ANY 3 (*)":          {3, 3},
 	} {
+		if testing.Short() && of.enough == 3 {
+			continue
+		}
 		t.Run(policy, func(t *testing.T) {
 			c, enough := newSyncCluster(t, of.standbys), of.enough
 			ctx := pgtest.Context(t)

@@ -3,6 +3,7 @@ package integration_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,16 +21,16 @@ func TestThePrimaryStopsThoughAcknowledgementsAreWithheld(t *testing.T) {
 		"nothing is ever told":         acknowledging(t, "none"),
 		"receipt in memory":            acknowledging(t, "receipt"),
 		"receipt on disk":              acknowledging(t, "receipt"),
-		"a quorum of frozen standbys":  acknowledging(t, "ANY 1 (n2, n3)"),
+		"a quorum of frozen standbys":  acknowledging(t, "ANY 1 (n2)"),
 		"a quorum of nobody":           acknowledging(t, "ANY 1 (n7)"),
 		"a quorum that never flushes":  acknowledging(t, "ANY 1 (s1)"),
 		"a gate that holds everything": acknowledging(t, "receipt"),
 	} {
+		if testing.Short() && !slices.Contains([]string{"nothing is ever told", "receipt in memory", "a quorum of frozen standbys"}, name) {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
-			if testing.Short() && !strings.HasPrefix(name, "a quorum of") && name != "nothing is ever told" {
-				return
-			}
-			c := newSyncCluster(t, 2)
+			c := newSyncCluster(t, 1)
 			ctx := pgtest.Context(t)
 			primary := c.Primary()
 			r := startRelay(t, primary.Server().Conninfo(""), configure, func(cfg *relay.Config) {
@@ -44,7 +45,7 @@ func TestThePrimaryStopsThoughAcknowledgementsAreWithheld(t *testing.T) {
 			for _, s := range c.Replicas() {
 				streamFrom(ctx, t, s, r.conninfo(s.Name))
 			}
-			awaitConfirmed(ctx, t, r.Relay, primary, "n2", "n3")
+			awaitConfirmed(ctx, t, r.Relay, primary, "n2")
 			startStandIn(t, r.conninfo("s1")).confirm(true, false, false)
 			for _, s := range c.Replicas() {
 				pgtest.OK(t, c.Freeze(s))

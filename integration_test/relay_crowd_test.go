@@ -32,7 +32,7 @@ func TestAHundredSubscribersShareOneWalsender(t *testing.T) {
 
 	rows := 200_000
 	if testing.Short() {
-		rows = 40_000
+		rows = 16_000
 	}
 	for range 4 {
 		pgtest.OK(t, primary.Exec(ctx, "CREATE TABLE IF NOT EXISTS load (n int, filler text)"))
@@ -88,7 +88,7 @@ func sumOfPrimary(ctx context.Context, t testing.TB, primary *pgtest.Node, from,
 func TestABufferGoesRoundWithoutAByteWrong(t *testing.T) {
 	size, rounds := int64(1<<30), int64(3)
 	if testing.Short() {
-		size = 32 << 20
+		size = 16 << 20
 	}
 	w := startWellspring(t)
 	r := startRelay(t, w.conninfo(), func(cfg *relay.Config) { cfg.BufferSize = size })

@@ -18,7 +18,7 @@ func receiverOf(ctx context.Context, t testing.TB, n *pgtest.Node) (r receiverPI
 	t.Helper()
 	conn, err := n.Connect(ctx)
 	pgtest.OK(t, err)
-	defer conn.Close(ctx) //nolint:errcheck // read what it had
+	defer conn.Close(ctx) // read what it had
 	pgtest.OK(t, n.Await(ctx, "SELECT count(*) = 1 FROM pg_stat_wal_receiver"))
 	pgtest.OK(t, conn.QueryRow(ctx, "SELECT pg_postmaster_start_time()::text, (SELECT pid FROM pg_stat_wal_receiver)").Scan(&r.started, &r.receiver))
 	return r

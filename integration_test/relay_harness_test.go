@@ -152,7 +152,7 @@ func awaitListening(t testing.TB, addr string) {
 	await(t, "somebody who listens at "+addr, func() bool {
 		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
 		if err == nil {
-			conn.Close() //nolint:errcheck // it was a question
+			conn.Close() // it was a question
 		}
 		return err == nil
 	})

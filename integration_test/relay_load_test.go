@@ -67,7 +67,7 @@ func (l *relayLoad) goOn(ctx context.Context) {
 	defer pause.Stop()
 	for ctx.Err() == nil {
 		// A primary that goes away ends it; the next one is for the next.
-		tool(ctx, l.t, "pgbench", "-n", "-c", "2", "-R", "300", "-T", "600", l.c.Primary().Server().Conninfo("pgbench")).Run() //nolint:errcheck // see above
+		tool(ctx, l.t, "pgbench", "-n", "-c", "2", "-R", "300", "-T", "600", l.c.Primary().Server().Conninfo("pgbench")).Run() // see above
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
@@ -98,12 +98,18 @@ func awaitFlow(t testing.TB, primary *pgtest.Node, standbys ...*pgtest.Node) {
 	}
 }
 
-// fill writes at least so many bytes of WAL.
+// fill writes at least so many bytes of WAL, most of it as messages, which cost
+// the server little. What is large repeats itself.
 func fill(ctx context.Context, t testing.TB, n *pgtest.Node, bytes int64) {
 	t.Helper()
-	const row = 7000 // of text that cannot be compressed: it fills a page
+	const message = 32 << 10
+	times := 1
+	if bytes > 1<<20 {
+		times = 8
+	}
 	pgtest.OK(t, n.Exec(ctx, "CREATE TABLE IF NOT EXISTS filling (id bigint GENERATED ALWAYS AS IDENTITY, t text)"))
-	pgtest.OK(t, n.Exec(ctx, "ALTER TABLE filling ALTER t SET STORAGE PLAIN"))
-	pgtest.OK(t, n.Exec(ctx, `INSERT INTO filling (t) SELECT string_agg(md5(i::text || j::text || random()::text), '')
-		FROM generate_series(1, $1::bigint) i, generate_series(1, 218) j GROUP BY i`, bytes/row))
+	pgtest.OK(t, n.Exec(ctx, `SELECT pg_logical_emit_message(false, 'filling', (
+			SELECT repeat(string_agg(md5(i::text || j::text), ''), $2) FROM generate_series(1, $3) j))
+		FROM generate_series(1, $1) i`, bytes/message+1, times, message/32/times))
+	pgtest.OK(t, n.Exec(ctx, "INSERT INTO filling (t) SELECT md5(i::text) FROM generate_series(1, 500) i"))
 }

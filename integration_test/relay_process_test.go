@@ -25,10 +25,11 @@ type processSettings struct {
 	Name, Source, Listen string
 	Buffer               int64
 	Acknowledge          relay.Policy
+	Spool                string
 }
 
-// beRelay is the life of such a process. It ends with its standard input, so that
-// it does not outlive the tests. It returns the exit code.
+// beRelay is the life of such a process, and returns what to exit with. It ends
+// with its standard input, so that it does not outlive the tests.
 func beRelay(settings string) int {
 	if err := relayUntilEOF(settings); err != nil {
 		fmt.Fprintln(os.Stderr, "relay:", err)
@@ -43,7 +44,7 @@ func relayUntilEOF(settings string) error {
 		return err
 	}
 	cfg := relay.DefaultConfig()
-	cfg.Name, cfg.BufferSize, cfg.Acknowledge = s.Name, s.Buffer, s.Acknowledge
+	cfg.Name, cfg.BufferSize, cfg.Acknowledge, cfg.SpoolDir = s.Name, s.Buffer, s.Acknowledge, s.Spool
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	var err error
 	if cfg.Source, err = relay.ParseSource(s.Source); err != nil {
@@ -60,7 +61,7 @@ func relayUntilEOF(settings string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer cancel()
-		io.Copy(io.Discard, os.Stdin) //nolint:errcheck // ends with the parent
+		io.Copy(io.Discard, os.Stdin) // ends with the parent
 	}()
 	if err := r.Run(ctx, listener); ctx.Err() == nil {
 		return err
@@ -98,7 +99,7 @@ func (r *relayProcess) start() {
 	r.t.Helper()
 	settings, err := json.Marshal(r.settings)
 	pgtest.OK(r.t, err)
-	r.cmd = osexec.Command(os.Args[0]) //nolint:noctx // kill ends it
+	r.cmd = osexec.Command(os.Args[0]) // kill ends it
 	r.cmd.Env = append(os.Environ(), relaySettings+"="+string(settings))
 	r.cmd.Stderr = lineOutput{r.t, r.settings.Name}
 	r.stdin, err = r.cmd.StdinPipe()
@@ -119,8 +120,8 @@ func (r *relayProcess) kill() {
 	if r.cmd == nil {
 		return
 	}
-	r.cmd.Process.Kill() //nolint:errcheck // it has ended by itself
-	r.cmd.Wait()         //nolint:errcheck // it was killed
+	r.cmd.Process.Kill() // it has ended by itself
+	r.cmd.Wait()         // it was killed
 	r.cmd = nil
 }
 

@@ -79,7 +79,7 @@ func startReceivewal(t testing.TB, r *relayUnderTest, slot string) *receivedWAL 
 	a.cmd.Stdout, a.cmd.Stderr = &a.said, &a.said
 	pgtest.OK(t, a.cmd.Start())
 	go func() { a.ended <- a.cmd.Wait() }()
-	t.Cleanup(func() { a.cmd.Process.Kill() }) //nolint:errcheck // it has ended
+	t.Cleanup(func() { a.cmd.Process.Kill() }) // it has ended
 	return a
 }
 

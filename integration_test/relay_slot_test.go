@@ -3,6 +3,8 @@ package integration_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -123,6 +125,37 @@ func TestAStandbysSlotOutlivesTheRelay(t *testing.T) {
 	awaitSame(ctx, t, primary, n2)
 }
 
+// A slot that nobody has made by hand is there after a crash of the relay as well,
+// and holds no less than its standby needs.
+func TestAStandbysSlotOutlivesACrashOfTheRelay(t *testing.T) {
+	c := pgtest.New(t, pgtest.Options{Replicas: 1})
+	ctx := storyContext(t)
+	primary, n2 := c.Primary(), c.Nodes[1]
+	r := startRelayProcess(t, "crashing", primary.Server().Conninfo(""), func(s *processSettings) { s.Spool = t.TempDir() })
+	pgtest.OK(t, c.Configure(ctx, n2, map[string]string{"primary_conninfo": r.conninfo("n2"), "primary_slot_name": "n2"}))
+	pgtest.OK(t, primary.Exec(ctx, "CREATE TABLE t AS SELECT generate_series(1, 1000) n"))
+	awaitSame(ctx, t, primary, n2)
+	at, err := n2.LSN(ctx)
+	pgtest.OK(t, err)
+	saved := filepath.Join(r.settings.Spool, "slots.json")
+	await(t, "the slot is saved", func() bool {
+		text, err := os.ReadFile(saved)
+		return err == nil && strings.Contains(string(text), at.String())
+	})
+	pgtest.OK(t, c.Stop(ctx, n2, pgctl.Fast))
+	r.kill()
+	r.start()
+	awaitListening(t, r.settings.Listen)
+	slot, err := replicationClient(ctx, t, r.conninfo("client")).ReadSlot(ctx, "n2")
+	pgtest.OK(t, err)
+	if slot.Type != "physical" || slot.Restart.LSN < at {
+		t.Errorf("the slot after the crash is %+v, want %s or a little more", slot, at)
+	}
+	pgtest.OK(t, c.Start(ctx, n2))
+	pgtest.OK(t, primary.Exec(ctx, "INSERT INTO t VALUES (1)"))
+	awaitSame(ctx, t, primary, n2)
+}
+
 // streamThrough makes a standby stream from the relay through a slot there.
 func streamThrough(ctx context.Context, t testing.TB, n *pgtest.Node, r *relayUnderTest, slot string) {
 	t.Helper()
@@ -136,7 +169,7 @@ func TestTheRelaysSlotKeepsWhatItsStandbysNeed(t *testing.T) {
 	c := pgtest.New(t, pgtest.Options{Replicas: 2, Settings: map[string]string{"wal_keep_size": "0", "max_wal_size": "32MB", "min_wal_size": "32MB"}})
 	ctx := storyContext(t)
 	primary, n2, n3 := c.Primary(), c.Nodes[1], c.Nodes[2]
-	const limit = 48 << 20
+	const limit = 64 << 20
 	r := startRelay(t, primary.Server().Conninfo(""), func(cfg *relay.Config) {
 		cfg.Slot, cfg.SlotLimit, cfg.BufferSize = "helios", limit, relay.MinBufferSize
 	})
@@ -154,7 +187,7 @@ func TestTheRelaysSlotKeepsWhatItsStandbysNeed(t *testing.T) {
 	// would have dropped it.
 	pgtest.OK(t, c.Stop(ctx, n2, pgctl.Fast))
 	left := r.Status().Slots["n2"]
-	for range 3 {
+	for range 2 {
 		fillQuickly(ctx, t, primary, 16<<20)
 		pgtest.OK(t, primary.Exec(ctx, "CHECKPOINT"))
 	}

@@ -26,7 +26,7 @@ func (b *bench) memory(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	if _, err := memoryOf(r.pid()); err != nil {
-		return nil //nolint:nilerr // it is not known here
+		return nil // it is not known here
 	}
 	count, size := 1000, int64(2*memoryBuffer)
 	if b.Short {

@@ -24,7 +24,7 @@ const (
 // slow sends WAL over a slow link: by PostgreSQL's own protocol, and between two
 // relays, with and without LZ4.
 func (b *bench) slow(ctx context.Context) (err error) {
-	c, err := b.start(ctx, 0, nil)
+	c, err := b.start(ctx, 0, map[string]string{"synchronous_commit": "off"})
 	if err != nil {
 		return err
 	}

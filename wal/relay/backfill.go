@@ -41,7 +41,11 @@ func (st *stream) fill(ctx context.Context, b *branch, from, end wal.LSN) error 
 	if sent, err := st.behind.fromFiles(b, from, end); sent || err != nil {
 		return err
 	}
-	return st.behind.fromSource(ctx, b, from, end)
+	err := st.behind.fromSource(ctx, b, from, end)
+	if _, refused := errors.AsType[*replication.Error](err); refused && st.reader.Position() > from {
+		return nil // it got on: what the source no longer gives may be in a file by now
+	}
+	return err
 }
 
 // close gives back what the backfill holds.

@@ -140,6 +140,7 @@ func (r *Relay) Run(ctx context.Context, listeners ...net.Listener) error {
 	}
 	r.serving.Go(func() { r.watchSource(ctx) })
 	r.serving.Go(func() { r.keepSlot(ctx) })
+	r.serving.Go(func() { r.saveSlots(ctx) })
 	r.serving.Go(func() { r.fillSpool(ctx) })
 	if err := r.follow(ctx); err != nil {
 		cancel(err)

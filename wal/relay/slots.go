@@ -1,8 +1,10 @@
 package relay
 
 import (
+	"context"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/heliosdb/helios/wal"
 )
@@ -12,9 +14,12 @@ import (
 // holds WAL at the source if the relay has a slot there, and in the spool. It is
 // safe for concurrent use.
 type slots struct {
-	mu   sync.Mutex
-	of   map[string]*slot
-	save func(map[string]wal.LSN) error // keeps them over a restart; nil if there is nowhere to
+	saving sync.Mutex                     // taken before mu; held while they are saved, so that the newest state is the last
+	save   func(map[string]wal.LSN) error // guarded by saving; keeps them over a restart, nil if there is nowhere to
+	saved  map[string]wal.LSN             // guarded by saving; what save was given last
+
+	mu sync.Mutex
+	of map[string]*slot // guarded by mu
 }
 
 type slot struct {
@@ -27,9 +32,11 @@ func newSlots() *slots { return &slots{of: make(map[string]*slot)} }
 
 // load takes in what was saved.
 func (s *slots) load(saved map[string]wal.LSN, save func(map[string]wal.LSN) error) {
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.save = save
+	s.save, s.saved = save, saved
 	for name, restart := range saved {
 		s.of[name] = &slot{restart: restart}
 	}
@@ -38,17 +45,24 @@ func (s *slots) load(saved map[string]wal.LSN, save func(map[string]wal.LSN) err
 // create makes a slot for the session, and reports whether it could: not if
 // there is one of that name.
 func (s *slots) create(name string, restart wal.LSN, temporary bool, session uint32) (bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.of[name] != nil {
-		return false, nil
-	}
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	made := &slot{restart: restart, temporary: temporary}
 	if temporary {
 		made.user = session
 	}
-	s.of[name] = made
-	if err := s.saveLocked(); err != nil {
+	s.mu.Lock()
+	exists := s.of[name] != nil
+	if !exists {
+		s.of[name] = made
+	}
+	s.mu.Unlock()
+	if exists {
+		return false, nil
+	}
+	if err := s.keepSaving(); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		delete(s.of, name)
 		return false, err
 	}
@@ -100,17 +114,21 @@ func (s *slots) confirm(name string, at wal.LSN) {
 // drop removes a slot: found reports whether there was one, and owner the
 // session that uses it, in which case it stays.
 func (s *slots) drop(name string, session uint32) (found bool, owner uint32, err error) {
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	x := s.of[name]
-	switch {
-	case x == nil:
-		return false, 0, nil
-	case x.user != 0 && x.user != session:
-		return true, x.user, nil
+	if found = x != nil; found && x.user != session {
+		owner = x.user
 	}
-	delete(s.of, name)
-	return true, 0, s.saveLocked()
+	if owner == 0 {
+		delete(s.of, name)
+	}
+	s.mu.Unlock()
+	if !found || owner != 0 {
+		return found, owner, nil
+	}
+	return true, 0, s.keepSaving()
 }
 
 // read returns a slot's position, and false if there is none of that name.
@@ -154,16 +172,44 @@ func (s *slots) listLocked(temporary bool) map[string]wal.LSN {
 	return of
 }
 
-// keep saves the slots, if there is somewhere to.
+// keep saves the slots, if there is somewhere to and something new.
 func (s *slots) keep() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.saveLocked()
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	return s.keepSaving()
 }
 
-func (s *slots) saveLocked() error {
-	if s.save == nil {
+// keepSaving is keep for who holds saving. Who streams is not held up by the disk.
+func (s *slots) keepSaving() error {
+	s.mu.Lock()
+	now := s.listLocked(false)
+	s.mu.Unlock()
+	if s.save == nil || maps.Equal(now, s.saved) {
 		return nil
 	}
-	return s.save(maps.Clone(s.listLocked(false)))
+	err := s.save(now)
+	if err == nil {
+		s.saved = now
+	}
+	return err
+}
+
+// slotsEvery is how often the slots are saved while they move. After a crash they
+// stand where they were saved last, and hold more than they have to.
+const slotsEvery = 2 * time.Second
+
+// saveSlots saves the slots now and then, until ctx ends.
+func (r *Relay) saveSlots(ctx context.Context) {
+	tick := time.NewTicker(slotsEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := r.slots.keep(); err != nil {
+			r.log.ErrorContext(ctx, "the slots cannot be saved", "dir", r.cfg.SpoolDir, "error", err)
+		}
+	}
 }
