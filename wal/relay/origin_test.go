@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -477,8 +478,12 @@ func runRelayAt(t *testing.T, l *memListener, change func(*Config), sources ...*
 // await waits for the condition, up to a minute of the bubble's time.
 func await(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for by := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(by) {
+	for by := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		synctest.Wait()
+		switch {
+		case done():
+			return
+		case time.Now().After(by):
 			t.Fatalf("in vain: %s", what)
 		}
 	}
