@@ -15,6 +15,8 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -49,7 +51,11 @@ written; with --spool_dir what is on disk, as flushed), or 'ANY 1 (s1, s2)'.
 Without --users only this machine may subscribe, and anybody on it. A line of that
 file is a name and the verifier that pg_authid.rolpassword has, or a password.
 
-It runs until it is interrupted. "helios wal stats" asks it how it is.`,
+With --tls_client_ca a client certificate whose common name is the user lets in who
+is not in that file; --require_tls refuses connections without TLS.
+
+It runs until it is interrupted, and reads --users and the certificates anew on
+SIGHUP. "helios wal stats" asks it how it is; docs/relay.md is for operators.`,
 		flags: func(fs *flag.FlagSet) action {
 			w := &walRelay{cfg: relay.DefaultConfig()}
 			w.batch = int64(w.cfg.BatchSize)
@@ -61,7 +67,7 @@ It runs until it is interrupted. "helios wal stats" asks it how it is.`,
 			fs.BoolVar(&w.cfg.Compression, "enable_compression", w.cfg.Compression, "ask a source that is a relay for LZ4")
 			fs.StringVar(&w.cfg.WALDir, "wal_dir", "", "`DIR` pg_wal of a server on this machine, to read older WAL from")
 			fs.StringVar(&w.cfg.SpoolDir, "spool_dir", "", "`DIR` to keep WAL in; nothing is kept if it is empty")
-			fs.Var((*byteSize)(&w.cfg.Keep), "wal_keep", "`SIZE` of what is kept there")
+			fs.Var((*byteSize)(&w.cfg.Keep), "wal_keep", "`SIZE` of what is kept in --spool_dir")
 			fs.TextVar(&w.cfg.Acknowledge, "acknowledge", w.cfg.Acknowledge, "`WHAT` the source is told")
 			fs.StringVar(&w.cfg.Slot, "slot", "", "`NAME` of a slot at the source that holds WAL for the standbys; it is made if it is missing")
 			fs.Var((*byteSize)(&w.cfg.SlotLimit), "slot_limit", "`SIZE` of the WAL it holds, at most")
@@ -70,9 +76,9 @@ It runs until it is interrupted. "helios wal stats" asks it how it is.`,
 			fs.DurationVar(&w.cfg.OrphanTimeout, "orphan_timeout", w.cfg.OrphanTimeout, "`DURATION` without a source after which standbys are turned away")
 			fs.DurationVar(&w.cfg.ShutdownGrace, "shutdown_grace", w.cfg.ShutdownGrace, "`DURATION` that the source's shutdown waits for acknowledgements")
 			fs.DurationVar(&w.cfg.LagProbe, "lag_probe", w.cfg.LagProbe, "`DURATION` between two questions to a standby that has not applied everything")
-			fs.StringVar(&w.users, "users", "", "`FILE` of who may subscribe")
+			fs.StringVar(&w.users, "users", "", "`FILE` of who may subscribe; nobody else may read it")
 			fs.StringVar(&w.cert, "tls_cert", "", "`FILE` with the certificate for standbys that want TLS")
-			fs.StringVar(&w.key, "tls_key", "", "`FILE` with its key")
+			fs.StringVar(&w.key, "tls_key", "", "`FILE` with the key of --tls_cert")
 			fs.StringVar(&w.clientCA, "tls_client_ca", "", "`FILE` with the authority of client certificates")
 			fs.BoolVar(&w.cfg.RequireTLS, "require_tls", false, "refuse who does not speak TLS")
 			fs.BoolVar(&w.quiet, "quiet", false, "log warnings and errors only")
@@ -88,6 +94,8 @@ type walRelay struct {
 	source, listen, users string
 	cert, key, clientCA   string
 	quiet                 bool
+
+	pair atomic.Pointer[tls.Certificate] // as it was read last
 }
 
 // run relays until ctx ends or the process is told to stop.
@@ -111,13 +119,56 @@ func (w *walRelay) run(ctx context.Context, s streams, args []string) error {
 		listener.Close() //nolint:errcheck // nobody was let in
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	running, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	hangUps := make(chan os.Signal, 1)
+	signal.Notify(hangUps, syscall.SIGHUP)
+	defer signal.Stop(hangUps)
+	defer context.AfterFunc(running, func() { w.cfg.Log.InfoContext(ctx, "told to stop") })()
+	var reloading sync.WaitGroup
+	defer reloading.Wait()
+	defer stop()
+	reloading.Go(func() { w.reloadOn(running, hangUps, r) })
 	w.cfg.Log.InfoContext(ctx, "relaying", "listen", listener.Addr().String(), "acknowledge", w.cfg.Acknowledge.String())
-	if err := r.Run(ctx, listener); ctx.Err() == nil {
+	if err := r.Run(running, listener); running.Err() == nil {
 		return failed(fmt.Errorf("wal relay: %w", plainWAL(err)), "")
 	}
 	return nil
+}
+
+// reloadOn reads users and certificates anew for each signal, until ctx ends. What
+// cannot be read leaves everything as it was.
+func (w *walRelay) reloadOn(ctx context.Context, signals <-chan os.Signal, r *relay.Relay) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+		}
+		if err := w.reload(r); err != nil {
+			w.cfg.Log.ErrorContext(ctx, "not reloaded", "error", err)
+		} else {
+			w.cfg.Log.InfoContext(ctx, "reloaded", "users", w.users, "certificate", w.cert)
+		}
+	}
+}
+
+func (w *walRelay) reload(r *relay.Relay) error {
+	if w.cert != "" {
+		pair, err := tls.LoadX509KeyPair(w.cert, w.key)
+		if err != nil {
+			return err
+		}
+		w.pair.Store(&pair)
+	}
+	if w.users == "" {
+		return nil
+	}
+	users, err := readUsers(w.users)
+	if err != nil {
+		return err
+	}
+	return r.SetUsers(users)
 }
 
 // plainWAL drops the prefix of the relay's errors, which the command's says too.
@@ -193,7 +244,11 @@ func (w *walRelay) configureTLS() error {
 	if err != nil {
 		return err
 	}
-	w.cfg.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	w.pair.Store(&pair)
+	w.cfg.TLS = &tls.Config{
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return w.pair.Load(), nil },
+		MinVersion:     tls.VersionTLS12,
+	}
 	if w.clientCA == "" {
 		return nil
 	}
@@ -231,7 +286,7 @@ func readUsers(name string) (map[string]replication.Verifier, error) {
 		}
 		verifier, err := verifierOf(secret)
 		if err != nil {
-			return nil, fmt.Errorf("%s: line %d: the verifier of %s is not understood", name, n, user)
+			return nil, fmt.Errorf("%s: line %d: the verifier of %s cannot be used; it has to begin with SCRAM-SHA-256$, or be a password", name, n, user)
 		}
 		users[user] = verifier
 	}
@@ -245,6 +300,9 @@ func readUsers(name string) (map[string]replication.Verifier, error) {
 }
 
 func verifierOf(secret string) (replication.Verifier, error) {
+	if len(secret) == 35 && strings.HasPrefix(secret, "md5") {
+		return replication.Verifier{}, errors.New("an MD5 hash: SCRAM-SHA-256 is spoken here")
+	}
 	if strings.HasPrefix(secret, "SCRAM-SHA-256$") {
 		return replication.ParseVerifier(secret)
 	}

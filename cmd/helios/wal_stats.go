@@ -8,8 +8,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/internal/replication"
 	"github.com/heliosdb/helios/wal/relay"
@@ -55,7 +59,11 @@ func (w *walStats) run(ctx context.Context, s streams, args []string) error {
 	defer cancel()
 	client, err := replication.Connect(ctx, source[0])
 	if err != nil {
-		return failed(fmt.Errorf("wal stats: %w", err), "")
+		hint := ""
+		if e, ok := errors.AsType[*pgconn.PgError](err); ok { // what is behind it
+			hint = e.Detail
+		}
+		return failed(fmt.Errorf("wal stats: %w", err), hint)
 	}
 	defer client.Close() //nolint:errcheck // nothing was changed
 	text, err := client.Show(ctx, relay.StatusParameter)
@@ -94,8 +102,11 @@ func writeWALStats(out io.Writer, s relay.Status) error {
 			s.Frames, readableBytes(s.FrameBytes), readableBytes(s.CompressedBytes), s.Ratio, s.FramesReused)
 	}
 	fmt.Fprintf(out, "confirmed   write %s, flush %s, apply %s (%s)\n", s.Confirmed.Write, s.Confirmed.Flush, s.Confirmed.Apply, s.Acknowledge)
-	for name, restart := range s.Slots {
-		fmt.Fprintf(out, "slot        %s at %s\n", name, restart)
+	if s.Spool != nil {
+		fmt.Fprintf(out, "spool       %s in %s, %s to %s\n", readableBytes(s.Spool.Bytes), s.Spool.Dir, s.Spool.Oldest, s.Spool.Flushed)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Slots)) {
+		fmt.Fprintf(out, "slot        %s at %s\n", name, s.Slots[name])
 	}
 	if len(s.Subscribers) == 0 {
 		_, err := fmt.Fprintln(out, "subscribers none")

@@ -128,6 +128,8 @@ func (c Config) check() error {
 		return errors.New("relay: wal_keep or the slot's limit is negative")
 	case c.Acknowledge.Mode == ConfirmQuorum && c.Acknowledge.K < 1:
 		return errors.New("relay: acknowledge: a quorum is 1 or more")
+	case c.Slot != "" && !slotName.MatchString(c.Slot):
+		return fmt.Errorf("relay: slot: %q is not the name of a slot: want small letters, digits and underscores, 63 at most", c.Slot)
 	case c.RequireTLS && c.TLS == nil:
 		return errors.New("relay: TLS is required of subscribers, and there is no certificate to speak it with")
 	}

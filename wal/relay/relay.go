@@ -37,6 +37,7 @@ type Relay struct {
 	known   chan struct{}          // closed once branch is set
 	source  atomic.Pointer[sourceState]
 	sources atomic.Pointer[[]*pgconn.Config]
+	users   atomic.Pointer[map[string]replication.Verifier]
 	resume  chan struct{}  // holds one: the sources have changed
 	removed wal.LSN        // follow's own; the source no longer has what comes there
 	serving sync.WaitGroup // every goroutine that Run and Serve start
@@ -84,6 +85,11 @@ func New(cfg Config) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.WALDir != "" {
+		if _, err := os.ReadDir(cfg.WALDir); err != nil {
+			return nil, fmt.Errorf("relay: directory of WAL: %w", err)
+		}
+	}
 	if cfg.SpoolDir != "" { // better known now than when the source has answered
 		if err := os.MkdirAll(cfg.SpoolDir, 0o700); err != nil {
 			return nil, fmt.Errorf("relay: spool: %w", err)
@@ -97,6 +103,7 @@ func New(cfg Config) (*Relay, error) {
 	r.frames = newFrameCache(&r.replicator.compressed)
 	r.server = r.newServer()
 	r.sources.Store(&cfg.Source)
+	r.users.Store(&cfg.Users)
 	now := time.Now()
 	r.source.Store(&sourceState{since: now, lost: now, err: errors.New("not connected yet")})
 	return r, nil
@@ -209,7 +216,16 @@ type Status struct {
 	System      string             `json:"system_identifier"`
 	Acknowledge Policy             `json:"acknowledge"`
 	Slots       map[string]wal.LSN `json:"slots"`
+	Spool       *SpoolStatus       `json:"spool,omitempty"` // nil without one
 	Metrics
+}
+
+// SpoolStatus is what a relay keeps on disk.
+type SpoolStatus struct {
+	Dir     string  `json:"dir"`
+	Bytes   int64   `json:"bytes"`
+	Oldest  wal.LSN `json:"oldest"`
+	Flushed wal.LSN `json:"flushed"`
 }
 
 // Status returns the state of the relay as it is now.
@@ -224,6 +240,10 @@ func (r *Relay) Status() Status {
 	}
 	if b := r.branch.Load(); b != nil {
 		s.System = b.identity.System
+		if r.spool != nil {
+			kept := r.spool.Stats()
+			s.Spool = &SpoolStatus{Dir: r.cfg.SpoolDir, Bytes: kept.Bytes, Oldest: kept.Oldest, Flushed: kept.Flushed}
+		}
 	}
 	return s
 }

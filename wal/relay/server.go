@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"net"
 
 	"github.com/heliosdb/helios/internal/replication"
@@ -13,7 +14,7 @@ func (r *Relay) newServer() *replication.Server {
 		TLS:          r.cfg.TLS,
 		Authenticate: r.authenticate,
 		Verifier: func(user string) (replication.Verifier, bool) {
-			v, ok := r.cfg.Users[user]
+			v, ok := (*r.users.Load())[user]
 			return v, ok
 		},
 		Admit:      r.admit,
@@ -21,15 +22,26 @@ func (r *Relay) newServer() *replication.Server {
 	}
 }
 
+// SetUsers changes who may subscribe. Who has come in stays. Where anybody was let
+// in there have to be some users from the beginning.
+func (r *Relay) SetUsers(users map[string]replication.Verifier) error {
+	if len(users) == 0 && len(*r.users.Load()) > 0 {
+		return errors.New("relay: no users: without any the relay would trust everybody on this machine")
+	}
+	r.users.Store(&users)
+	return nil
+}
+
 // authenticate says how a subscriber has to prove who it is.
 func (r *Relay) authenticate(s replication.Startup) replication.Method {
-	_, known := r.cfg.Users[s.User]
+	users := *r.users.Load()
+	_, known := users[s.User]
 	switch certificates := r.cfg.TLS != nil && r.cfg.TLS.ClientCAs != nil; {
 	case r.cfg.RequireTLS && !s.TLS:
 		return replication.Reject
 	case certificates && s.TLS && !known:
 		return replication.Certificate
-	case len(r.cfg.Users) > 0:
+	case len(users) > 0:
 		return replication.Password
 	case !certificates && isLocal(s.RemoteAddr):
 		return replication.Trust

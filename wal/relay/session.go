@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -60,9 +62,7 @@ func (r *Relay) session(ctx context.Context, conn net.Conn) {
 	accepted, err := r.server.Accept(ctx, conn)
 	stop()
 	if err != nil {
-		if !errors.Is(err, io.EOF) {
-			r.log.DebugContext(ctx, "a connection was refused", "from", conn.RemoteAddr(), "error", err)
-		}
+		r.refusedConnection(ctx, conn, err)
 		return
 	}
 	name := accepted.ApplicationName
@@ -86,6 +86,16 @@ func (r *Relay) session(ctx context.Context, conn net.Conn) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		r.log.InfoContext(ctx, "a subscriber left", "name", name, "from", accepted.RemoteAddr, "error", err)
 	}
+}
+
+// refusedConnection logs why somebody was not let in: loudly if it is a matter of
+// who may.
+func (r *Relay) refusedConnection(ctx context.Context, conn net.Conn, err error) {
+	level := slog.LevelDebug
+	if e, ok := errors.AsType[*replication.Error](err); ok && strings.HasPrefix(e.Code, "28") {
+		level = slog.LevelWarn
+	}
+	r.log.Log(ctx, level, "a connection was refused", "from", conn.RemoteAddr().String(), "error", err)
 }
 
 // linger waits until the other side has closed the connection, for a moment.

@@ -47,6 +47,8 @@ type slotKeeper struct {
 	cfg  *pgconn.Config // of conn
 	conn *pgconn.PgConn
 	at   wal.LSN // where the slot was left
+
+	limited bool // the limit has been reached, and that was said
 }
 
 func (k *slotKeeper) leave() {
@@ -73,7 +75,7 @@ func (k *slotKeeper) move(ctx context.Context) error {
 			return err
 		}
 	}
-	to := k.wanted()
+	to := k.wanted(ctx)
 	if to <= k.at {
 		return nil
 	}
@@ -84,18 +86,26 @@ func (k *slotKeeper) move(ctx context.Context) error {
 	return err
 }
 
-// wanted returns from where on somebody needs WAL; 0 if nobody has said.
-func (k *slotKeeper) wanted() wal.LSN {
+// wanted returns from where on somebody needs WAL, as far as SlotLimit allows it;
+// where the slot is if nobody has said.
+func (k *slotKeeper) wanted(ctx context.Context) wal.LSN {
 	oldest := k.r.slots.oldest()
 	if flushed, ok := k.r.replicator.Oldest(); ok && (oldest == 0 || flushed < oldest) {
 		oldest = flushed
 	}
 	if oldest == 0 {
-		return 0
+		oldest = k.at
 	}
-	if head := k.r.buffer.Head(); oldest.Behind(head) > uint64(k.r.cfg.SlotLimit) { //nolint:gosec // positive
-		oldest = head - wal.LSN(k.r.cfg.SlotLimit)
+	head := k.r.buffer.Head()
+	if limit := wal.LSN(k.r.cfg.SlotLimit); oldest < head && head-oldest > limit { //nolint:gosec // positive
+		if !k.limited {
+			k.r.log.WarnContext(ctx, "the slot at the source has reached its limit: WAL that is still wanted is let go",
+				"slot", k.r.cfg.Slot, "wanted", oldest, "head", head, "limit", k.r.cfg.SlotLimit)
+		}
+		k.limited = true
+		return head - limit
 	}
+	k.limited = false
 	return oldest
 }
 

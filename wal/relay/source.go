@@ -36,7 +36,7 @@ func (r *Relay) follow(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // it ended because it had to
-		case errors.Is(err, ErrClosed):
+		case errors.Is(err, ErrClosed), errors.Is(err, errUnusable):
 			return err
 		case errors.Is(err, errSourceChanged):
 			r.setSourceState(nil, err)

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,15 +23,50 @@ func (r *Relay) openSpool(ctx context.Context, b *branch, at wal.LSN) (wal.LSN, 
 		return at, b.timeline(), nil // fillSpool writes, and sees for itself
 	}
 	has := r.spool.Position()
-	if s, ok := b.span(has.Timeline); ok && has.LSN > 0 && has.LSN <= s.end && has.LSN <= max(b.identity.Flush, at) {
-		r.log.InfoContext(ctx, "the spool goes on", "dir", r.cfg.SpoolDir, "at", has)
-		return has.LSN, has.Timeline, nil
+	if has.LSN == 0 {
+		return at, b.timeline(), r.resetSpool(b, at)
 	}
-	if has.LSN > 0 {
-		r.log.WarnContext(ctx, "the spool's WAL is not the source's: it begins anew", "dir", r.cfg.SpoolDir, "was", has, "timeline", b.timeline())
+	if err := r.checkSpool(b, has); err != nil {
+		return 0, 0, err
 	}
-	return at, b.timeline(), r.resetSpool(b, at)
+	if s, _ := b.span(has.Timeline); has.LSN > s.end {
+		r.log.WarnContext(ctx, "what the spool holds behind the fork is not part of the source's history, and is taken back",
+			"dir", r.cfg.SpoolDir, "fork", s.end, "was", has, "timeline", b.timeline())
+		if err := r.spool.Truncate(s.end); err != nil {
+			return 0, 0, err
+		}
+		has.LSN = s.end
+	}
+	r.log.InfoContext(ctx, "the spool goes on", "dir", r.cfg.SpoolDir, "at", has)
+	return has.LSN, has.Timeline, nil
 }
+
+// checkSpool returns an error if the source's WAL does not continue the spool's:
+// it may be a primary that was left behind, and what the spool has beyond it may
+// have been acknowledged. It is not for the relay to throw that away.
+func (r *Relay) checkSpool(b *branch, has wal.Position) error {
+	refused := func(format string, args ...any) error {
+		return fmt.Errorf("relay: the spool in %s ends at %s, and %s; follow another source, or move that directory away",
+			r.cfg.SpoolDir, has, fmt.Sprintf(format, args...))
+	}
+	_, ok := b.span(has.Timeline)
+	switch {
+	case has.Timeline > b.timeline():
+		return refused("the source is on timeline %s: a primary that was left behind", b.timeline())
+	case !ok:
+		return refused("timeline %s is not in the history of the source's, %s", has.Timeline, b.timeline())
+	case has.Timeline == b.timeline() && has.LSN > b.identity.Flush:
+		return refused("the source only at %s", b.identity.Flush)
+	}
+	kept, err := r.spool.Dir().History(has.Timeline)
+	if file, ok := b.files[has.Timeline]; err == nil && ok && !bytes.Equal(kept, file) {
+		return refused("the source has another history of that timeline")
+	}
+	return nil
+}
+
+// errUnusable says that the spool cannot be opened, and will not by itself.
+var errUnusable = errors.New("relay: spool")
 
 // openDirs opens, once it is known which cluster they are of, the directories
 // that older WAL is read from.
@@ -49,7 +85,7 @@ func (r *Relay) openDirs(b *branch) error {
 		})
 		if err != nil {
 			r.dirs = nil
-			return err
+			return fmt.Errorf("%w: %w", errUnusable, err)
 		}
 		saved, err := spool.LoadSlots()
 		if err != nil {
