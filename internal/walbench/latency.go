@@ -285,7 +285,7 @@ func (l *lanes) measure(ctx context.Context, of string, do func(*lane, context.C
 	base := l.b.report.find("latency", of, pathDirect, unitP50)
 	for path, bound := range map[string]float64{pathRelay: 0.1, pathTwo: 0.25} {
 		f := l.b.report.find("latency", of, path, unitP50)
-		l.b.report.want(fmt.Sprintf("latency, %s: %s adds", of, path), true, bound, "ms", max(0.001, f.Value-base.Value))
+		l.b.report.want(fmt.Sprintf("latency, %s: %s adds", of, path), true, bound, "ms", max(0.001, (f.Ratio-1)*base.Value)) // within the rounds
 	}
 	return nil
 }

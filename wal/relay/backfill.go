@@ -123,6 +123,9 @@ func (f *backfill) fromSource(ctx context.Context, b *branch, from, end wal.LSN)
 		if err != nil {
 			return f.refused(err)
 		}
+		if f.st.r.branch.Load() != b { // while it waited: what comes may be of another one
+			return nil
+		}
 		switch e.Kind {
 		case replication.KindData:
 			err = f.passOn(e.Start, e.Size)

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -32,7 +33,14 @@ func newModel(t *testing.T, seed uint64) *model {
 	m.now = newOrigin(t, m.net, 1)
 	m.all = []*origin{m.now}
 	timeouts := func(c *Config) { c.SourceTimeout, c.SenderTimeout = 2*time.Second, 3*time.Second; quorumOf("s1")(c) }
-	m.relays[0] = runRelay(t, m.net, timeouts, m.now)
+	dir := ""
+	if seed%2 == 1 {
+		dir = t.TempDir()
+	}
+	m.relays[0] = runRelay(t, m.net, func(c *Config) {
+		timeouts(c)
+		c.SpoolDir, c.Keep = dir, 100<<20
+	}, m.now)
 	m.relays[1] = runRelayFrom(t, m.net, func(c *Config) { c.Name = "b"; timeouts(c) }, m.net.config(t, m.relays[0].addr, ""))
 	for range 4 {
 		m.subscribe()
@@ -85,6 +93,9 @@ func (m *model) step() {
 		m.now.stop()
 		m.pause(500)
 		m.now.restart()
+	case x == 19 && m.rnd.IntN(2) == 0:
+		i := m.rnd.IntN(2)
+		m.relays[i] = m.relays[i].restart()
 	}
 	m.pause(60)
 }
@@ -129,10 +140,38 @@ func (m *model) settle() {
 	for _, r := range m.relays {
 		await(m.t, "a relay has it as well", func() bool { s := r.Status(); return s.Head == head && s.Timeline == t })
 	}
+	m.checkSpool(head)
 	for _, s := range m.subs {
 		if s.name == "s1" {
 			await(m.t, "its confirmation", func() bool { return get(m.now, func() wal.LSN { return m.now.told["relay"].Flush }) == head })
 		}
+	}
+}
+
+// checkSpool compares what the first relay has on disk with the branch.
+func (m *model) checkSpool(head wal.LSN) {
+	spool := m.relays[0].spool
+	if spool == nil {
+		return
+	}
+	b := m.relays[0].branch.Load()
+	await(m.t, "the disk has it as well", func() bool { return spool.Flushed() == wal.Position{Timeline: b.timeline(), LSN: head} })
+	at, found, err := spool.Dir().Oldest(b.timeline())
+	if err != nil || !found {
+		m.t.Fatalf("the spool has nothing: %v", err)
+	}
+	m.t.Logf("the spool has %s to %s", at, head)
+	buf := make([]byte, 256<<10)
+	for at < head {
+		s, _ := b.span(b.at(at))
+		n, err := spool.Dir().ReadAt(buf[:min(wal.LSN(len(buf)), s.end-at)], at, b.owners(at)...)
+		if err != nil {
+			m.t.Fatalf("the spool at %s: %v", at, err)
+		}
+		if !bytes.Equal(buf[:n], content(m.now.b, m.now.salt, at, n)) {
+			m.t.Fatalf("the spool has other WAL between %s and %s", at, at+wal.LSN(n))
+		}
+		at += wal.LSN(n)
 	}
 }
 

@@ -2,11 +2,13 @@ package relay
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -156,7 +158,35 @@ func content(b *branch, salt byte, at wal.LSN, n int) []byte {
 		p = append(p, walAt(at, m, byte(t)+salt)...)
 		at, n = at+wal.LSN(m), n-m
 	}
+	begin := at - wal.LSN(len(p))
+	for page := begin.PageStart(); page < at; page += pageSize {
+		h := pageHeader(page, b.at(page))
+		if page >= begin {
+			copy(p[page-begin:], h)
+		} else if cut := int(begin - page); cut < len(h) {
+			copy(p, h[cut:])
+		}
+	}
 	return p
+}
+
+// pageHeader returns what a page begins with, as PostgreSQL 15 writes it.
+func pageHeader(at wal.LSN, t wal.Timeline) []byte {
+	h := binary.LittleEndian.AppendUint16(nil, 0xD110)
+	info := uint16(0)
+	if at%testSegment == 0 {
+		info = 2 // XLP_LONG_HEADER
+	}
+	h = binary.LittleEndian.AppendUint16(h, info)
+	h = binary.LittleEndian.AppendUint32(h, uint32(t))
+	h = binary.LittleEndian.AppendUint64(h, uint64(at))
+	h = binary.LittleEndian.AppendUint64(h, 0)
+	if info != 0 {
+		h = binary.LittleEndian.AppendUint64(h, 1) // system identifier
+		h = binary.LittleEndian.AppendUint32(h, testSegment)
+		h = binary.LittleEndian.AppendUint32(h, pageSize)
+	}
+	return h
 }
 
 func (o *origin) admit(ctx context.Context, _ replication.Startup) error {
@@ -388,6 +418,8 @@ type testRelay struct {
 	addr net.Addr
 	stop func() time.Duration // ends Run, and returns how long that took
 	err  error                // of Run, after stop
+	// restart stops it, and runs another like it at the same place.
+	restart func() *testRelay
 }
 
 // testLog passes what is logged on to the test.
@@ -410,6 +442,11 @@ func runRelay(t *testing.T, n *memNet, change func(*Config), sources ...*origin)
 
 func runRelayFrom(t *testing.T, n *memNet, change func(*Config), sources ...*pgconn.Config) *testRelay {
 	t.Helper()
+	return runRelayAt(t, n.listen(), change, sources...)
+}
+
+func runRelayAt(t *testing.T, l *memListener, change func(*Config), sources ...*pgconn.Config) *testRelay {
+	t.Helper()
 	cfg := DefaultConfig()
 	cfg.Name, cfg.Source, cfg.BufferSize, cfg.LagProbe = "relay", sources, MinBufferSize, -1
 	cfg.Log = slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
@@ -420,9 +457,12 @@ func runRelayFrom(t *testing.T, n *memNet, change func(*Config), sources ...*pgc
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := n.listen()
 	ctx, cancel := context.WithCancel(context.Background())
 	tr := &testRelay{Relay: r, addr: l.Addr()}
+	tr.restart = func() *testRelay {
+		tr.stop()
+		return runRelayAt(t, l.net.reopen(l), change, *r.sources.Load()...)
+	}
 	var running sync.WaitGroup
 	running.Go(func() { tr.err = r.Run(ctx, l) })
 	tr.stop = func() time.Duration {
@@ -438,8 +478,12 @@ func runRelayFrom(t *testing.T, n *memNet, change func(*Config), sources ...*pgc
 // await waits for the condition, up to a minute of the bubble's time.
 func await(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for by := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(by) {
+	for by := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		synctest.Wait()
+		switch {
+		case done():
+			return
+		case time.Now().After(by):
 			t.Fatalf("in vain: %s", what)
 		}
 	}

@@ -18,6 +18,7 @@ type refill struct {
 	r      *Relay
 	client *replication.Client
 	seen   *branch // that the WAL is of
+	ahead  bool    // the source has sent WAL that the relay has not got to, and is of no more use
 	buf    [maxMessage]byte
 }
 
@@ -76,7 +77,7 @@ func (f *refill) end() wal.LSN {
 // run writes what the source sends.
 func (f *refill) run() error {
 	spool := f.r.spool
-	for spool.Position().LSN < f.end() && f.r.branch.Load() == f.seen {
+	for !f.ahead && spool.Position().LSN < f.end() && f.r.branch.Load() == f.seen {
 		if err := f.client.SetReadDeadline(time.Now().Add(f.r.cfg.SourceTimeout)); err != nil {
 			return err
 		}
@@ -102,13 +103,13 @@ func (f *refill) run() error {
 // take writes size bytes that the source sends next, but no more than the relay
 // itself has got to.
 func (f *refill) take(at wal.LSN, size int) error {
-	for size > 0 {
+	for size > 0 && !f.ahead {
 		n := min(size, len(f.buf))
 		if _, err := io.ReadFull(f.client, f.buf[:n]); err != nil {
 			return err
 		}
 		data := f.buf[:min(uint64(n), at.Behind(f.end()))]
-		if len(data) == 0 {
+		if f.ahead = len(data) < n; len(data) == 0 {
 			return nil
 		}
 		if err := f.r.spool.Write(at, data); err != nil {

@@ -22,7 +22,7 @@ func (r *Relay) openSpool(ctx context.Context, b *branch, at wal.LSN) (wal.LSN, 
 		return at, b.timeline(), nil // fillSpool writes, and sees for itself
 	}
 	has := r.spool.Position()
-	if s, ok := b.span(has.Timeline); ok && has.LSN > r.removed && has.LSN <= s.end && has.LSN <= max(b.identity.Flush, at) {
+	if s, ok := b.span(has.Timeline); ok && has.LSN > 0 && has.LSN <= s.end && has.LSN <= max(b.identity.Flush, at) {
 		r.log.InfoContext(ctx, "the spool goes on", "dir", r.cfg.SpoolDir, "at", has)
 		return has.LSN, has.Timeline, nil
 	}

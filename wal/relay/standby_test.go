@@ -207,7 +207,7 @@ func (s *standby) take(client *replication.Client, e replication.Event) error {
 	s.events++
 	if slow := s.slow; slow > 0 {
 		s.mu.Unlock()
-		time.Sleep(slow)
+		<-time.After(slow)
 		s.mu.Lock()
 	}
 	return nil

@@ -1,7 +1,7 @@
 package relay
 
 import (
-	"encoding/binary"
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -125,28 +125,10 @@ func TestOlderWALThatCannotBeHadIsRefused(t *testing.T) {
 	}
 }
 
-// page returns the header of a page as PostgreSQL 15 writes it, with garbage
-// behind it.
+// page returns a page with garbage behind its header.
 func page(at wal.LSN, t wal.Timeline, filler byte) []byte {
-	p := make([]byte, pageSize)
-	for i := range p {
-		p[i] = filler
-	}
-	h := binary.LittleEndian.AppendUint16(nil, 0xD110)
-	info := uint16(0)
-	if at%testSegment == 0 {
-		info = 2 // XLP_LONG_HEADER
-	}
-	h = binary.LittleEndian.AppendUint16(h, info)
-	h = binary.LittleEndian.AppendUint32(h, uint32(t))
-	h = binary.LittleEndian.AppendUint64(h, uint64(at))
-	h = binary.LittleEndian.AppendUint64(h, 0)
-	if info != 0 {
-		h = binary.LittleEndian.AppendUint64(h, 1) // system identifier
-		h = binary.LittleEndian.AppendUint32(h, testSegment)
-		h = binary.LittleEndian.AppendUint32(h, pageSize)
-	}
-	copy(p, h)
+	p := bytes.Repeat([]byte{filler}, pageSize)
+	copy(p, pageHeader(at, t))
 	return p
 }
 
