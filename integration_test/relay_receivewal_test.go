@@ -154,7 +154,9 @@ func firstDifference(a, b []byte) int {
 // completed.
 func segmentBefore(ctx context.Context, t testing.TB, n *pgtest.Node) string {
 	t.Helper()
-	name, err := pgtest.Value[string](ctx, n, "SELECT pg_walfile_name(pg_current_wal_lsn() - 16 * 1024 * 1024 - 1)")
+	const segmentSize = 16 << 20
+	before := writtenOn(ctx, t, n) - segmentSize - 1 // not on the border of two
+	name, err := pgtest.Value[string](ctx, n, "SELECT pg_walfile_name($1::text::pg_lsn)", before.String())
 	pgtest.OK(t, err)
 	return name
 }
