@@ -3,8 +3,6 @@ package integration_test
 import (
 	"fmt"
 	"os"
-	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -47,13 +45,6 @@ func TestAThousandIdleSubscribersTakeLittleMemory(t *testing.T) {
 	if each > most && !racing() {
 		t.Errorf("each of %d subscribers takes %d bytes, want %d at most", crowd, each, most)
 	}
-}
-
-// racing reports whether the race detector is on, which multiplies what memory
-// things take.
-func racing() bool {
-	info, ok := debug.ReadBuildInfo()
-	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // memoryOf returns how much memory a relay's process has, in bytes.
