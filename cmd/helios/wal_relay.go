@@ -45,8 +45,8 @@ name the primary, so that the standby goes there when the relay is away:
 
 From a source that is a relay itself the WAL comes in LZ4 frames. --acknowledge
 says what the source is told, and with it what a synchronous commit waits for
-when synchronous_standby_names lists --name: none, receipt (what has arrived, as
-written; with --spool_dir what is on disk, as flushed), or 'ANY 1 (s1, s2)'.
+when synchronous_standby_names lists --name: none, receipt (what is on disk in
+--spool_dir; without it, only for looking at), or 'ANY 1 (s1, s2)'.
 
 Without --users only this machine may subscribe, and anybody on it. A line of that
 file is a name and the verifier that pg_authid.rolpassword has, or a password.

@@ -119,8 +119,12 @@ func writeWALStats(out io.Writer, s relay.Status) error {
 		if x.Via != "" {
 			where = "via " + x.Via
 		}
+		behind, lag := "-", "-" // of who applies nothing, such as pg_receivewal
+		if x.Confirmed.Apply != 0 {
+			behind, lag = readableBytes(int64(x.Lag.Behind)), x.Lag.Apply.Round(100*time.Microsecond).String() //nolint:gosec // less than memory
+		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.Name, where, x.State, x.Timeline, x.Sent,
-			x.Confirmed.Flush, x.Confirmed.Apply, readableBytes(int64(x.Lag.Behind)), x.Lag.Apply.Round(100*time.Microsecond), readableBytes(x.Bytes)) //nolint:gosec // less than memory
+			x.Confirmed.Flush, x.Confirmed.Apply, behind, lag, readableBytes(x.Bytes))
 	}
 	return table.Flush()
 }

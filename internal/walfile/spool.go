@@ -72,12 +72,27 @@ func openSpool(d *disk, cfg SpoolConfig) (_ *Spool, err error) {
 		err = s.openControl()
 	}
 	if err == nil {
+		err = s.recallFloor()
+	}
+	if err == nil {
 		err = s.loadLocked()
 	}
 	if err != nil {
 		return nil, failed(errors.Join(err, s.release()))
 	}
 	return s, nil
+}
+
+// recallFloor makes what the saved slots need the floor until SetFloor is called:
+// what they need is not to be removed at every start.
+func (s *Spool) recallFloor() error {
+	slots, err := s.LoadSlots()
+	for _, at := range slots {
+		if at != 0 && (s.floor == 0 || at < s.floor) {
+			s.floor = at
+		}
+	}
+	return err
 }
 
 // release closes all files, and with them gives the directory free.

@@ -486,6 +486,20 @@ func TestReadersSeeWhatIsWrittenAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestAStartKeepsWhatSlotsNeed(t *testing.T) {
+	cfg := SpoolConfig{Keep: 2 * testSize, MaxKeep: 8 * testSize}
+	s, l := begin(t, cfg)
+	begun := s.Stats().Written
+	s.SetFloor(begun)
+	ok(t, s.SaveSlots(map[string]wal.LSN{"n1": begun, "fresh": 0}))
+	write(t, s, l, 5*int(testSize))
+	ok(t, s.Close())
+	s = open(t, s.disk.path, cfg)
+	if got := s.Stats().Oldest; got != begun {
+		t.Errorf("after a start the oldest byte is at %s, want %s, which a slot needs", got, begun)
+	}
+}
+
 func TestSlotsAreKept(t *testing.T) {
 	s, _ := begin(t, SpoolConfig{})
 	if got, err := s.LoadSlots(); len(got) != 0 || got == nil || err != nil {

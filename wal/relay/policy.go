@@ -27,7 +27,8 @@ const (
 	ConfirmNothing Mode = iota
 	// ConfirmReceipt tells the source what has arrived here: as written, since
 	// memory is no disk. With a spool what the spool has flushed is told as
-	// flushed.
+	// flushed. Without one no commit is confirmed, whatever it waits for:
+	// PostgreSQL counts nobody who has never flushed (SyncRepGetSyncRecPtr).
 	ConfirmReceipt
 	// ConfirmQuorum tells what the k-th best of the named subscribers has
 	// written, flushed and applied: a relay that is listed in

@@ -33,14 +33,15 @@ type Relay struct {
 	dirs       []*walfile.Dir // where older WAL lies on disk, best first; nil until branch is set
 	backfills  chan struct{}  // holds one for each backfill that may run at once
 
-	branch  atomic.Pointer[branch] // nil until the first source has told
-	known   chan struct{}          // closed once branch is set
-	source  atomic.Pointer[sourceState]
-	sources atomic.Pointer[[]*pgconn.Config]
-	users   atomic.Pointer[map[string]replication.Verifier]
-	resume  chan struct{}  // holds one: the sources have changed
-	removed wal.LSN        // follow's own; the source no longer has what comes there
-	serving sync.WaitGroup // every goroutine that Run and Serve start
+	branch      atomic.Pointer[branch] // nil until the first source has told
+	known       chan struct{}          // closed once branch is set
+	source      atomic.Pointer[sourceState]
+	sources     atomic.Pointer[[]*pgconn.Config]
+	behindRelay atomic.Bool // the source is one
+	users       atomic.Pointer[map[string]replication.Verifier]
+	resume      chan struct{}  // holds one: the sources have changed
+	removed     wal.LSN        // follow's own; the source no longer has what comes there
+	serving     sync.WaitGroup // every goroutine that Run and Serve start
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -102,6 +103,9 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r.frames = newFrameCache(&r.replicator.compressed)
 	r.server = r.newServer()
+	if cfg.Acknowledge.Mode == ConfirmReceipt && cfg.SpoolDir == "" {
+		r.log.Warn("receipt without a spool confirms no commit: PostgreSQL counts nobody who has never flushed") //nolint:sloglint // there is no context yet
+	}
 	r.sources.Store(&cfg.Source)
 	r.users.Store(&cfg.Users)
 	now := time.Now()
@@ -161,6 +165,7 @@ func (r *Relay) Run(ctx context.Context, listeners ...net.Listener) error {
 	r.buffer.Close()
 	err := context.Cause(ctx)
 	if err2 := r.closeSpool(); err2 != nil {
+		r.log.ErrorContext(ctx, "what is on disk was not left as it should be", "error", err2)
 		err = errors.Join(err, err2)
 	}
 	return err

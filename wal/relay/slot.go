@@ -48,6 +48,7 @@ type slotKeeper struct {
 	conn *pgconn.PgConn
 	at   wal.LSN // where the slot was left
 
+	useless bool // the source has no slots, and that was said
 	limited bool // the limit has been reached, and that was said
 }
 
@@ -67,6 +68,14 @@ func (k *slotKeeper) move(ctx context.Context) error {
 		k.leave()
 		return nil
 	}
+	if k.r.behindRelay.Load() { // which has no SQL: the relay at the primary is to have the slot
+		if !k.useless {
+			k.r.log.WarnContext(ctx, "the source is a relay, where there is no slot to move: let the relay next to the primary have one", "slot", k.r.cfg.Slot)
+		}
+		k.useless = true
+		return nil
+	}
+	k.useless = false
 	ctx, cancel := context.WithTimeout(ctx, k.r.cfg.SourceTimeout)
 	defer cancel()
 	if k.conn == nil || k.cfg != src.cfg {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -88,6 +89,7 @@ func (r *Relay) followOnce(parent context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.behindRelay.Store(chosen.isRelay())
 	r.setSourceState(chosen.cfg, nil)
 	r.log.InfoContext(ctx, "following", "from", addr(chosen.cfg), "timeline", t, "at", at, "relay", chosen.isRelay())
 	err = r.stream(ctx, chosen, at, t)
@@ -495,6 +497,7 @@ func (in *receiver) take(at wal.LSN, size int, from io.Reader, now time.Time) er
 	}
 	err := in.r.buffer.AppendFrom(at, size, func(p []byte) error {
 		_, err := io.ReadFull(from, p)
+		in.heard.Store(time.Now().UnixNano()) // a message may take its time on a slow link
 		return err
 	})
 	if err == nil {
@@ -653,7 +656,11 @@ func (in *receiver) farewell(ctx context.Context) bool {
 		if !in.leave.Load() {
 			break
 		}
-		r.log.WarnContext(ctx, "the source shuts down, and is not kept from it any longer", "from", addr(in.c.cfg), "unconfirmed", head)
+		level := slog.LevelWarn
+		if grace == 0 {
+			level = slog.LevelInfo // it is the way it always goes
+		}
+		r.log.Log(ctx, level, "the source shuts down, and is not kept from it any longer", "from", addr(in.c.cfg), "unconfirmed", head)
 		in.c.client.Close() //nolint:errcheck // ends the read
 		return false
 	}
