@@ -104,7 +104,7 @@ func New(cfg Config) (*Relay, error) {
 	r.frames = newFrameCache(&r.replicator.compressed)
 	r.server = r.newServer()
 	if cfg.Acknowledge.Mode == ConfirmReceipt && cfg.SpoolDir == "" {
-		r.log.Warn("receipt without a spool confirms no commit: PostgreSQL counts nobody who has never flushed") //nolint:sloglint // there is no context yet
+		r.log.Warn("receipt without a spool confirms no commit: PostgreSQL counts nobody who has never flushed")
 	}
 	r.sources.Store(&cfg.Source)
 	r.users.Store(&cfg.Users)
