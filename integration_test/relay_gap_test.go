@@ -12,6 +12,10 @@ func TestARelayGoesOnBehindWALThatItsSourceHasRemoved(t *testing.T) {
 	c := pgtest.New(t, pgtest.Options{Replicas: 1}) // n2 streams from the primary
 	ctx := storyContext(t)
 	primary, n2 := c.Primary(), c.Nodes[1]
+	// What n2 has not received is not to be removed.
+	pgtest.OK(t, primary.Exec(ctx, "SELECT pg_create_physical_replication_slot('n2', true)"))
+	pgtest.OK(t, c.Configure(ctx, n2, map[string]string{"primary_slot_name": "n2"}))
+	pgtest.OK(t, c.WaitCaughtUp(ctx))
 	link, err := pgtest.StartProxy(primary.DirectAddr())
 	pgtest.OK(t, err)
 	t.Cleanup(func() { pgtest.OK(t, link.Close()) })
@@ -23,7 +27,7 @@ func TestARelayGoesOnBehindWALThatItsSourceHasRemoved(t *testing.T) {
 	pgtest.OK(t, c.Configure(ctx, primary, map[string]string{"wal_keep_size": "0", "max_wal_size": "32MB", "min_wal_size": "32MB"}))
 	await(t, "the primary to have removed what the relay needs", func() bool {
 		fill(ctx, t, primary, 8<<20)
-		pgtest.OK(t, c.WaitCaughtUp(ctx)) // a walsender that is behind would hold nothing back, and lose its place
+		pgtest.OK(t, c.WaitCaughtUp(ctx))
 		pgtest.OK(t, primary.Exec(ctx, "CHECKPOINT"))
 		removed, err := pgtest.Value[bool](ctx, primary, `SELECT min(name) > pg_walfile_name($1::text::pg_lsn)
 			FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'`, stood.String())
