@@ -1,6 +1,8 @@
 package integration_test
 
 import (
+	"net"
+	"strings"
 	"testing"
 
 	"github.com/heliosdb/helios/internal/pgtest"
@@ -19,7 +21,7 @@ func TestARelayGoesOnBehindWALThatItsSourceHasRemoved(t *testing.T) {
 	link, err := pgtest.StartProxy(primary.DirectAddr())
 	pgtest.OK(t, err)
 	t.Cleanup(func() { pgtest.OK(t, link.Close()) })
-	r := startRelay(t, conninfoTo(t, link.Addr()))
+	r := startRelay(t, through(t, primary, link))
 	await(t, "the relay to follow", func() bool { return r.Status().Head >= writtenOn(ctx, t, primary) })
 	link.Refuse()
 	link.Reset()
@@ -42,4 +44,14 @@ func TestARelayGoesOnBehindWALThatItsSourceHasRemoved(t *testing.T) {
 		t.Errorf("the relay's buffer begins at %s, at or before %s where it had stopped: was nothing removed?", tail, stood)
 	}
 	await(t, "n2 to stream through the relay", func() bool { return len(r.Status().Subscribers) == 1 })
+}
+
+// through is the node's conninfo with the proxy's port.
+func through(t testing.TB, n *pgtest.Node, link *pgtest.Proxy) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(n.DirectAddr())
+	pgtest.OK(t, err)
+	_, proxied, err := net.SplitHostPort(link.Addr())
+	pgtest.OK(t, err)
+	return strings.Replace(n.Server().Conninfo(""), "port="+port, "port="+proxied, 1)
 }
