@@ -95,10 +95,6 @@ func (f *backfill) settled(dir *walfile.Dir, b *branch, from, to wal.LSN) wal.LS
 	return max(last, from)
 }
 
-// handover is how far into the buffer a subscriber is carried before it is left
-// to it: the tail moves on while it is being handed over.
-const handover = 4 << 20
-
 // fromSource has the source send the WAL from from on, and sends it on until the
 // subscriber stands well inside the buffer, or the relay is on another branch.
 func (f *backfill) fromSource(ctx context.Context, b *branch, from, end wal.LSN) error {
@@ -109,7 +105,9 @@ func (f *backfill) fromSource(ctx context.Context, b *branch, from, end wal.LSN)
 	client := f.client
 	defer context.AfterFunc(ctx, func() { client.Close() })() //nolint:errcheck // nothing is lost with it
 	buffer := f.st.r.buffer
-	for !f.ahead && f.st.r.branch.Load() == b && f.at < end && f.at < min(buffer.Tail()+min(handover, wal.LSN(buffer.Size()/4)), buffer.Head()) { //nolint:gosec // positive
+	// Half of the buffer, so that it is not behind again at once: each time costs
+	// a connection, while the tail moves on.
+	for !f.ahead && f.st.r.branch.Load() == b && f.at < end && f.at < min(buffer.Tail()+wal.LSN(buffer.Size()/2), buffer.Head()) { //nolint:gosec // positive
 		if err := f.st.attend(); err != nil {
 			return err
 		}

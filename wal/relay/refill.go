@@ -64,6 +64,10 @@ func gone(err error) error {
 	return err
 }
 
+// handover is how far into the buffer the spool is filled before it is left to it:
+// the tail moves on meanwhile.
+const handover = 4 << 20
+
 // end returns how far the spool is filled.
 func (f *refill) end() wal.LSN {
 	buffer := f.r.buffer
