@@ -83,7 +83,7 @@ func parseHex(s string) (uint64, bool) {
 }
 
 // historyName returns the name of the file that tells where t began.
-func historyName(t wal.Timeline) string { return fmt.Sprintf("%08X.history", uint32(t)) }
+func historyName(t wal.Timeline) string { return t.HistoryFile() }
 
 // isHistoryName reports whether a file tells of a timeline's beginning.
 func isHistoryName(name string) bool {

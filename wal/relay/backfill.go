@@ -105,9 +105,7 @@ func (f *backfill) fromSource(ctx context.Context, b *branch, from, end wal.LSN)
 	client := f.client
 	defer context.AfterFunc(ctx, func() { client.Close() })() //nolint:errcheck // nothing is lost with it
 	buffer := f.st.r.buffer
-	// Half of the buffer, so that it is not behind again at once: each time costs
-	// a connection, while the tail moves on.
-	for !f.ahead && f.st.r.branch.Load() == b && f.at < end && f.at < min(buffer.Tail()+wal.LSN(buffer.Size()/2), buffer.Head()) { //nolint:gosec // positive
+	for !f.ahead && f.st.r.branch.Load() == b && f.at < min(end, buffer.middle()) {
 		if err := f.st.attend(); err != nil {
 			return err
 		}
@@ -192,8 +190,32 @@ func (f *backfill) send(data []byte) error {
 func (f *backfill) enterSource(ctx context.Context, from wal.LSN) error {
 	st := f.st
 	f.at, f.ahead = from, false
+	if err := f.awaitTurn(ctx); err != nil {
+		return err
+	}
+	cfg := st.r.source.Load().cfg
+	if cfg == nil {
+		return errOrphaned
+	}
+	ctx, cancel := context.WithTimeout(ctx, st.r.cfg.SourceTimeout)
+	defer cancel()
+	client, id, err := st.r.dial(ctx, cfg.Copy(), "_backfill")
+	if err == nil {
+		f.client = client
+		_, _, err = client.Start(ctx, "", from, st.t, frameOptions(id, st.r.cfg.Compression))
+	}
+	if err != nil {
+		f.leaveSource()
+		return f.refused(err)
+	}
+	return nil
+}
+
+// awaitTurn waits until few enough others are served from the source.
+func (f *backfill) awaitTurn(ctx context.Context) error {
+	st := f.st
 	for !f.slot {
-		timer := time.NewTimer(st.r.cfg.SenderTimeout / 4)
+		timer := st.alarm(st.r.cfg.SenderTimeout / 4)
 		select {
 		case st.r.backfills <- struct{}{}:
 			f.slot = true
@@ -202,43 +224,14 @@ func (f *backfill) enterSource(ctx context.Context, from wal.LSN) error {
 				return err
 			}
 		case err := <-st.listened:
-			timer.Stop()
 			return &listenError{err}
 		case <-st.s.poke:
 			if err := st.attend(); err != nil {
-				timer.Stop()
 				return err
 			}
 		case <-ctx.Done():
-			timer.Stop()
 			return errShutdown
 		}
-		timer.Stop()
-	}
-	cfg := st.r.source.Load().cfg
-	if cfg == nil {
-		return errOrphaned
-	}
-	ctx, cancel := context.WithTimeout(ctx, st.r.cfg.SourceTimeout)
-	defer cancel()
-	cfg = cfg.Copy()
-	cfg.RuntimeParams["application_name"] = st.r.cfg.Name + "_backfill"
-	client, err := replication.Connect(ctx, cfg)
-	if err != nil {
-		f.leaveSource()
-		return f.refused(err)
-	}
-	f.client = client
-	id, err := client.Identify(ctx)
-	if system := st.r.branch.Load().identity.System; err == nil && id.System != system {
-		err = fmt.Errorf("relay: its system identifier is %s, and what is relayed is %s: another cluster", id.System, system)
-	}
-	if err == nil {
-		_, _, err = client.Start(ctx, "", from, st.t, frameOptions(id, st.r.cfg.Compression))
-	}
-	if err != nil {
-		f.leaveSource()
-		return f.refused(err)
 	}
 	return nil
 }

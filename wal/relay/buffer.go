@@ -76,6 +76,11 @@ func (b *Buffer) Head() wal.LSN { return wal.LSN(b.head.Load()) }
 // Tail returns the position of the oldest byte. It is Head if there is none.
 func (b *Buffer) Tail() wal.LSN { return wal.LSN(b.tail.Load()) }
 
+// middle returns up to where somebody who catches up from elsewhere is carried
+// before he is left to the buffer: half of it, so that he is not behind again at
+// once. Each time costs a connection, while the tail moves on.
+func (b *Buffer) middle() wal.LSN { return min(b.Tail()+wal.LSN(b.size/2), b.Head()) } //nolint:gosec // positive
+
 // Append adds the WAL from at on. It must follow what is there: at is Head,
 // unless the buffer has never held anything. Readers see all of it at once, so
 // that who passes on what he sees passes on whole messages.

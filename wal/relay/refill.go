@@ -31,11 +31,9 @@ func (r *Relay) refillSpool(ctx context.Context, b *branch, pos wal.Position) (i
 		return 0, errOrphaned
 	}
 	r.log.InfoContext(ctx, "the spool is older than the buffer, and is filled from the source", "at", pos, "buffer", r.buffer.Tail())
-	cfg = cfg.Copy()
-	cfg.RuntimeParams["application_name"] = r.cfg.Name + "_spool"
 	bounded, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
 	defer cancel()
-	client, err := replication.Connect(bounded, cfg)
+	client, _, err := r.dial(bounded, cfg.Copy(), "_spool")
 	if err != nil {
 		return 0, err
 	}
@@ -64,16 +62,10 @@ func gone(err error) error {
 	return err
 }
 
-// handover is how far into the buffer the spool is filled before it is left to it:
-// the tail moves on meanwhile.
-const handover = 4 << 20
-
 // end returns how far the spool is filled.
 func (f *refill) end() wal.LSN {
-	buffer := f.r.buffer
-	end := min(buffer.Head(), buffer.Tail()+min(handover, wal.LSN(buffer.Size()/4))) //nolint:gosec // positive
 	if s, ok := f.seen.span(f.r.spool.Position().Timeline); ok {
-		return min(end, s.end)
+		return min(f.r.buffer.middle(), s.end)
 	}
 	return 0
 }

@@ -194,21 +194,13 @@ func (s *session) execute(ctx context.Context, command replication.Command) erro
 	}
 }
 
-// Types of result columns (pg_type.dat).
-const (
-	oidBytea = 17
-	oidInt8  = 20
-	oidInt4  = 23
-	oidText  = 25
-)
-
 func (s *session) identify(b *branch) error {
-	timeline := uint32(oidInt8)
+	timeline := replication.TypeInt8
 	if b.identity.Version < 160000 {
-		timeline = oidInt4
+		timeline = replication.TypeInt4
 	}
 	return s.conn.Result("IDENTIFY_SYSTEM", []replication.Column{
-		{Name: "systemid", OID: oidText}, {Name: "timeline", OID: timeline}, {Name: "xlogpos", OID: oidText}, {Name: "dbname", OID: oidText},
+		{Name: "systemid", OID: replication.TypeText}, {Name: "timeline", OID: timeline}, {Name: "xlogpos", OID: replication.TypeText}, {Name: "dbname", OID: replication.TypeText},
 	}, [][]byte{[]byte(b.identity.System), []byte(b.timeline().String()), []byte(s.r.buffer.Head().String()), nil})
 }
 
@@ -224,7 +216,7 @@ func (s *session) show(b *branch, name string) error {
 	if !ok {
 		return &replication.Error{Code: "42704", Message: fmt.Sprintf("unrecognized configuration parameter %q", name)}
 	}
-	return s.conn.Result("SHOW", []replication.Column{{Name: name, OID: oidText}}, [][]byte{[]byte(value)})
+	return s.conn.Result("SHOW", []replication.Column{{Name: name, OID: replication.TypeText}}, [][]byte{[]byte(value)})
 }
 
 // StatusParameter is what to SHOW on a replication connection to a relay for its
@@ -266,13 +258,13 @@ func (b *branch) parameters() map[string]string {
 }
 
 func (s *session) history(b *branch, t wal.Timeline) error {
-	name := fmt.Sprintf("%08X.history", uint32(t))
+	name := t.HistoryFile()
 	file, ok := b.files[t]
 	if !ok {
 		return &replication.Error{Code: "58P01", Message: fmt.Sprintf("could not open file %q: No such file or directory", "pg_wal/"+name)}
 	}
 	return s.conn.Result("TIMELINE_HISTORY", []replication.Column{
-		{Name: "filename", OID: oidText}, {Name: "content", OID: oidBytea},
+		{Name: "filename", OID: replication.TypeText}, {Name: "content", OID: replication.TypeBytea},
 	}, [][]byte{[]byte(name), file})
 }
 
@@ -300,10 +292,10 @@ func (s *session) createSlot(c replication.CreateSlot) error {
 		return &replication.Error{Code: "42710", Message: fmt.Sprintf("replication slot %q already exists", c.Name)}
 	}
 	return s.conn.Result("CREATE_REPLICATION_SLOT", []replication.Column{
-		{Name: "slot_name", OID: oidText},
-		{Name: "consistent_point", OID: oidText},
-		{Name: "snapshot_name", OID: oidText},
-		{Name: "output_plugin", OID: oidText},
+		{Name: "slot_name", OID: replication.TypeText},
+		{Name: "consistent_point", OID: replication.TypeText},
+		{Name: "snapshot_name", OID: replication.TypeText},
+		{Name: "output_plugin", OID: replication.TypeText},
 	}, [][]byte{[]byte(c.Name), []byte("0/0"), nil, nil})
 }
 
@@ -316,7 +308,7 @@ func (s *session) readSlot(b *branch, name string) error {
 		}
 	}
 	return s.conn.Result("READ_REPLICATION_SLOT", []replication.Column{
-		{Name: "slot_type", OID: oidText}, {Name: "restart_lsn", OID: oidText}, {Name: "restart_tli", OID: oidInt8},
+		{Name: "slot_type", OID: replication.TypeText}, {Name: "restart_lsn", OID: replication.TypeText}, {Name: "restart_tli", OID: replication.TypeInt8},
 	}, row)
 }
 

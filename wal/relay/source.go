@@ -215,8 +215,7 @@ func (r *Relay) choose(ctx context.Context) (*candidate, error) {
 // here.
 func (r *Relay) ask(ctx context.Context, cfg *pgconn.Config) (_ *candidate, err error) {
 	cfg = cfg.Copy()
-	cfg.RuntimeParams["application_name"] = r.cfg.Name
-	client, err := replication.Connect(ctx, cfg)
+	client, id, err := r.dial(ctx, cfg, "")
 	if err != nil {
 		return nil, err
 	}
@@ -225,15 +224,9 @@ func (r *Relay) ask(ctx context.Context, cfg *pgconn.Config) (_ *candidate, err 
 			client.Close() //nolint:errcheck // see err
 		}
 	}()
-	id, err := client.Identify(ctx)
-	if err != nil {
-		return nil, err
-	}
 	c := &candidate{cfg: cfg, client: client, id: id, options: frameOptions(id, r.cfg.Compression)}
 	if have := r.branch.Load(); have != nil {
 		switch {
-		case id.System != have.identity.System:
-			return nil, fmt.Errorf("relay: its system identifier is %s, and what is relayed is %s: another cluster", id.System, have.identity.System)
 		case id.Timeline < have.timeline():
 			return nil, fmt.Errorf("relay: it is on timeline %s, and %s has been relayed: a primary that was left behind", id.Timeline, have.timeline())
 		case id.SegmentSize != have.identity.SegmentSize:
@@ -241,6 +234,26 @@ func (r *Relay) ask(ctx context.Context, cfg *pgconn.Config) (_ *candidate, err 
 		}
 	}
 	return c, nil
+}
+
+// dial connects to a source as the relay's name with suffix, and refuses it if it
+// is of another cluster than what is relayed. The name is set in cfg, which is the
+// caller's own.
+func (r *Relay) dial(ctx context.Context, cfg *pgconn.Config, suffix string) (*replication.Client, replication.Identity, error) {
+	cfg.RuntimeParams["application_name"] = r.cfg.Name + suffix
+	client, err := replication.Connect(ctx, cfg)
+	if err != nil {
+		return nil, replication.Identity{}, err
+	}
+	id, err := client.Identify(ctx)
+	if have := r.branch.Load(); err == nil && have != nil && id.System != have.identity.System {
+		err = fmt.Errorf("relay: its system identifier is %s, and what is relayed is %s: another cluster", id.System, have.identity.System)
+	}
+	if err != nil {
+		client.Close() //nolint:errcheck // see err
+		return nil, replication.Identity{}, err
+	}
+	return client, id, nil
 }
 
 // adopt makes the source's branch of history the relay's, and returns where its
@@ -280,7 +293,7 @@ func (r *Relay) adopt(ctx context.Context, c *candidate) (wal.LSN, wal.Timeline,
 		renewed := *ours
 		renewed.identity = theirs.identity
 		renewed.identity.Timeline = ours.timeline()
-		renewed.files = merged(ours.files, theirs.files)
+		renewed.files = theirs.files // ours are among them
 		r.setBranch(&renewed)
 		return min(head, fork), ours.timeline(), nil
 	}
