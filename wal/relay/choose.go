@@ -1,0 +1,169 @@
+package relay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/heliosdb/helios/internal/replication"
+)
+
+const (
+	// watchStandby is how often the other candidates are looked at while a standby
+	// is followed. It may be one that stands behind this relay, and waits for
+	// it in vain.
+	watchStandby = 500 * time.Millisecond
+	// watchPrimary is how often while a primary is: it may be one that was left
+	// behind and does not know it.
+	watchPrimary = 2 * time.Second
+)
+
+// watchOthers ends following the chosen source when another candidate is
+// better: on a newer timeline, or the primary where the chosen is none.
+func (r *Relay) watchOthers(ctx context.Context, chosen *candidate, cancel context.CancelCauseFunc) {
+	sources := *r.sources.Load()
+	if len(sources) < 2 {
+		return
+	}
+	every := watchPrimary
+	if chosen.id.InRecovery {
+		every = watchStandby
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, cfg := range sources {
+			if addr(cfg) == addr(chosen.cfg) || !r.isBetter(ctx, cfg, chosen) {
+				continue
+			}
+			r.log.InfoContext(ctx, "another source is better", "from", addr(cfg), "was", addr(chosen.cfg))
+			cancel(errSourceChanged)
+			return
+		}
+	}
+}
+
+// isBetter reports whether the source answers, and should be followed in place
+// of the chosen one.
+func (r *Relay) isBetter(ctx context.Context, cfg *pgconn.Config, chosen *candidate) bool {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
+	defer cancel()
+	c, err := r.ask(ctx, cfg)
+	if err != nil {
+		return false
+	}
+	c.client.Close() //nolint:errcheck // it was only asked
+	now := r.branch.Load().timeline()
+	return c.id.Timeline > now || c.id.Timeline == now && chosen.id.InRecovery && !c.id.InRecovery
+}
+
+// A candidate is a source that answers.
+type candidate struct {
+	cfg     *pgconn.Config
+	client  *replication.Client
+	id      replication.Identity
+	rank    int // its place in the configuration
+	options string
+}
+
+func (c *candidate) isRelay() bool { return c.options != "" }
+
+// choose connects to all sources and returns the best: on the highest timeline,
+// then the primary, then the first.
+func (r *Relay) choose(ctx context.Context) (*candidate, error) {
+	// What was changed until now is taken notice of here.
+	select {
+	case <-r.resume:
+	default:
+	}
+	sources := *r.sources.Load()
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
+	defer cancel()
+	found := make([]*candidate, len(sources))
+	errs := make([]error, len(sources))
+	var asking sync.WaitGroup
+	for i, cfg := range sources {
+		asking.Go(func() {
+			found[i], errs[i] = r.ask(ctx, cfg)
+			if errs[i] != nil {
+				errs[i] = fmt.Errorf("%s: %w", addr(cfg), errs[i])
+				return
+			}
+			found[i].rank = i
+		})
+	}
+	asking.Wait()
+	found = slices.DeleteFunc(found, func(c *candidate) bool { return c == nil })
+	if len(found) == 0 {
+		return nil, errors.Join(errs...)
+	}
+	slices.SortFunc(found, func(a, b *candidate) int {
+		standby := func(c *candidate) int {
+			if c.id.InRecovery {
+				return 1
+			}
+			return 0
+		}
+		return cmp.Or(cmp.Compare(b.id.Timeline, a.id.Timeline), cmp.Compare(standby(a), standby(b)), cmp.Compare(a.rank, b.rank))
+	})
+	for _, other := range found[1:] {
+		other.client.Close() //nolint:errcheck // not wanted
+	}
+	return found[0], nil
+}
+
+// ask connects to one source, and refuses it if its WAL cannot follow what is
+// here.
+func (r *Relay) ask(ctx context.Context, cfg *pgconn.Config) (_ *candidate, err error) {
+	cfg = cfg.Copy()
+	client, id, err := r.dial(ctx, cfg, "")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			client.Close() //nolint:errcheck // see err
+		}
+	}()
+	c := &candidate{cfg: cfg, client: client, id: id, options: frameOptions(id, r.cfg.Compression)}
+	if have := r.branch.Load(); have != nil {
+		switch {
+		case id.Timeline < have.timeline():
+			return nil, fmt.Errorf("relay: it is on timeline %s, and %s has been relayed: a primary that was left behind", id.Timeline, have.timeline())
+		case id.SegmentSize != have.identity.SegmentSize:
+			return nil, fmt.Errorf("relay: its WAL segments have %d bytes, and those that are relayed %d", id.SegmentSize, have.identity.SegmentSize)
+		}
+	}
+	return c, nil
+}
+
+// dial connects to a source as the relay's name with suffix, and refuses it if it
+// is of another cluster than what is relayed. The name is set in cfg, which is the
+// caller's own.
+func (r *Relay) dial(ctx context.Context, cfg *pgconn.Config, suffix string) (*replication.Client, replication.Identity, error) {
+	cfg.RuntimeParams["application_name"] = r.cfg.Name + suffix
+	client, err := replication.Connect(ctx, cfg)
+	if err != nil {
+		return nil, replication.Identity{}, err
+	}
+	id, err := client.Identify(ctx)
+	if have := r.branch.Load(); err == nil && have != nil && id.System != have.identity.System {
+		err = fmt.Errorf("relay: its system identifier is %s, and what is relayed is %s: another cluster", id.System, have.identity.System)
+	}
+	if err != nil {
+		client.Close() //nolint:errcheck // see err
+		return nil, replication.Identity{}, err
+	}
+	return client, id, nil
+}
