@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 )
@@ -15,8 +16,14 @@ func (t Timeline) String() string { return strconv.FormatUint(uint64(t), 10) }
 // A Position is a place in the history of a cluster: an LSN means something
 // only together with the timeline it was written on.
 type Position struct {
-	Timeline Timeline
-	LSN      LSN
+	Timeline Timeline `json:"timeline"`
+	LSN      LSN      `json:"lsn"`
+}
+
+// Compare returns -1, 0 or 1 as p is before q, the same, or behind it: by
+// timeline first. It does not say whether one lies in the other's past.
+func (p Position) Compare(q Position) int {
+	return cmp.Or(cmp.Compare(p.Timeline, q.Timeline), cmp.Compare(p.LSN, q.LSN))
 }
 
 // String returns the position as timeline:LSN, such as 3:16/B374D848.
@@ -25,8 +32,8 @@ func (p Position) String() string { return fmt.Sprintf("%s:%s", p.Timeline, p.LS
 // A Switch says where a timeline began: Timeline branched off its predecessor
 // at LSN, and whatever the predecessor wrote after LSN is not part of it.
 type Switch struct {
-	Timeline Timeline
-	LSN      LSN
+	Timeline Timeline `json:"timeline"`
+	LSN      LSN      `json:"lsn"`
 }
 
 // A History holds the known beginnings of timelines, oldest first. Histories
