@@ -50,7 +50,7 @@ func (a *Agent) addPrimary(r *failover.Report, status relay.Status) {
 func (a *Agent) addStandby(r *failover.Report, status relay.Status) {
 	r.Source = status.Source
 	for _, s := range status.Subscribers {
-		if s.Name == a.cfg.Name && s.Via == "" && s.Timeline == r.Timeline && s.State == relay.StateStreaming {
+		if s.Name == a.cfg.Name && s.Via == "" && s.Timeline != 0 && s.Timeline == r.Timeline {
 			r.LSN, r.ReplayLSN = max(r.LSN, s.Confirmed.Flush), max(r.ReplayLSN, s.Confirmed.Apply)
 			r.Streaming = status.Connected && r.Postgres == failover.ServerUp
 		}

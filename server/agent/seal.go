@@ -11,7 +11,6 @@ import (
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/wal"
-	"github.com/heliosdb/helios/wal/relay"
 )
 
 // sealWait is how long the local standby has to flush what the relay holds.
@@ -113,7 +112,7 @@ func (a *Agent) awaitFlush(ctx context.Context, conn *pgx.Conn, f *facts) error 
 // streamsHere reports whether the local standby takes its WAL from the own relay.
 func (a *Agent) streamsHere() bool {
 	for _, s := range a.relay.Replicator().Metrics().Subscribers {
-		if s.Name == a.cfg.Name && s.Via == "" && s.State == relay.StateStreaming {
+		if s.Name == a.cfg.Name && s.Via == "" && s.Timeline != 0 {
 			return true
 		}
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/wal"
-	"github.com/heliosdb/helios/wal/relay"
 )
 
 // Prepare makes a checkpoint, so that what the one of a shutdown has to write is
@@ -87,7 +86,7 @@ func (a *Agent) delivered(at wal.LSN) bool {
 		return false
 	}
 	for _, s := range m.Subscribers {
-		if s.Name != gateName && s.State == relay.StateStreaming && s.Confirmed.Flush < at {
+		if s.Name != gateName && s.Timeline != 0 && s.Confirmed.Flush < at {
 			return false
 		}
 	}
