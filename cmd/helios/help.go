@@ -97,6 +97,9 @@ func flagName(f *flag.Flag) string {
 		dashes = "-"
 	}
 	value, _ := flag.UnquoteUsage(f)
+	if own, is := f.Value.(interface{ Placeholder() string }); is {
+		value = own.Placeholder()
+	}
 	return strings.TrimSpace(dashes + f.Name + " " + value)
 }
 
