@@ -16,8 +16,10 @@ const maxVoters = 5
 // belong makes this companion a member: of a new cluster, of the one that
 // Config.Join names, or again of its own, whose log it has.
 func (s *Server) belong(ctx context.Context) error {
-	if len(s.cfg.Join) == 0 && len(s.log.State().Members) == 0 && !s.hasLeader(ctx, 300*time.Millisecond) {
-		return s.found(ctx)
+	if len(s.cfg.Join) == 0 && s.log.State().Epoch == 0 && (s.log.Fresh() || !s.hasLeader(ctx, time.Second) || s.conductor.isLeading()) {
+		if err := s.found(ctx); err != nil {
+			return err
+		}
 	}
 	for ctx.Err() == nil {
 		if m, ok := s.log.State().Member(s.cfg.Self.Name); ok && sameMember(m, s.cfg.Self) {
@@ -48,14 +50,17 @@ func (s *Server) hasLeader(ctx context.Context, d time.Duration) bool {
 	return false
 }
 
-// found begins a new cluster with this node as its first primary.
+// found begins a new cluster with this node as its first primary. If it ended in
+// the middle, it goes on at the next start.
 func (s *Server) found(ctx context.Context) error {
 	first, err := s.node.Found(ctx)
 	if err != nil {
 		return fmt.Errorf("%s cannot be the first node of a cluster: %w", s.cfg.Self.Name, err)
 	}
-	if err := s.log.Bootstrap(s.cfg.Self); err != nil {
-		return err
+	if s.log.Fresh() {
+		if err := s.log.Bootstrap(ctx, s.cfg.Self); err != nil {
+			return err
+		}
 	}
 	for !s.conductor.isLeading() {
 		if pause(ctx, 10*time.Millisecond); ctx.Err() != nil {
@@ -63,14 +68,16 @@ func (s *Server) found(ctx context.Context) error {
 		}
 	}
 	for _, c := range []failover.Command{{Settings: &s.cfg.Settings}, {Join: &s.cfg.Self}, {Found: &first}} {
+		if s.log.State().Epoch > 0 {
+			return nil
+		}
 		c.At = time.Now()
 		if err := s.log.Propose(ctx, c); err != nil {
 			return fmt.Errorf("the new cluster cannot be written down: %w", err)
 		}
 	}
 	s.logger.InfoContext(ctx, "a new cluster begins", "primary", s.cfg.Self.Name, "system", first.SystemID)
-	<-ctx.Done()
-	return context.Cause(ctx)
+	return nil
 }
 
 // sameMember reports whether the log knows a member as it is configured. What an

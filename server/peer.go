@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/internal/certs"
 )
 
 // Calls between companions.
@@ -27,6 +28,7 @@ const (
 	pathObserve = "/peer/observe"
 	pathJoin    = "/peer/join"
 	pathOrder   = "/peer/order"
+	pathReinit  = "/peer/reinit"
 	pathPark    = "/peer/park"
 )
 
@@ -195,14 +197,19 @@ func parked(closing <-chan struct{}) http.HandlerFunc {
 func (s *Server) peersOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case s.cfg.TLS != nil && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0):
-			refuse(w, &peerError{Code: "forbidden", Message: "this call is for members of the cluster: it needs a certificate of its authority", status: http.StatusForbidden})
+		case s.cfg.TLS != nil && !isNode(r.TLS):
+			refuse(w, &peerError{Code: "forbidden", Message: "this call is for members of the cluster: it needs the certificate of a node", Hint: "helios cert node", status: http.StatusForbidden})
 		case s.cfg.TLS == nil && !s.cfg.Insecure && !fromLoopback(r):
 			refuse(w, &peerError{Code: "forbidden", Message: "without TLS only this machine may make this call", Hint: "give every companion a certificate: helios cert", status: http.StatusForbidden})
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
+}
+
+func isNode(state *tls.ConnectionState) bool {
+	_, node := certs.Peer(state)
+	return node
 }
 
 func fromLoopback(r *http.Request) bool {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/server/api"
 )
 
 // A Config says what a companion is. Everything in it belongs to the [Server] from
@@ -30,8 +31,9 @@ type Config struct {
 	PeerTLS  *tls.Config // of calls to other companions; nil: plain text
 	Insecure bool        // other machines are let in without TLS
 
-	// API serves people and programs; it gets what is not for companions.
-	API http.Handler
+	Token     string // that orders need; "" for none
+	ReadToken string // that questions need; "" for none
+
 	// Dial opens connections to other companions; nil for TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	Log  *slog.Logger // nil for slog.Default
@@ -47,6 +49,7 @@ type Server struct {
 	callers   *callers
 	conductor *conductor
 	board     *board
+	api       *api.Handler
 	logger    *slog.Logger
 
 	run     uint64        // a random number of this start
@@ -59,7 +62,9 @@ type Server struct {
 // Membership is a [Log] that members can join and leave: *consensus.Node.
 type Membership interface {
 	Log
-	Bootstrap(m failover.Member) error
+	// Fresh reports whether the log is that of no cluster yet.
+	Fresh() bool
+	Bootstrap(ctx context.Context, m failover.Member) error
 	AddVoter(ctx context.Context, name, addr string) error
 	AddNonvoter(ctx context.Context, name, addr string) error
 	Remove(ctx context.Context, name string) error
@@ -96,6 +101,9 @@ func New(cfg Config, listeners *Listeners, log Membership, node Node) *Server {
 		callers: newCallers(cfg.PeerTLS, cfg.Dial), board: newBoard(cfg.Self.Name),
 		run: rand.Uint64(), closing: make(chan struct{}),
 	}
+	s.api = api.New(api.Config{
+		Cluster: s, Token: cfg.Token, ReadToken: cfg.ReadToken, ClientCerts: cfg.TLS != nil, Log: cfg.Log,
+	})
 	edit := &editor{s: s}
 	s.conductor = &conductor{
 		self: cfg.Self.Name, log: log, local: node, callers: s.callers, dial: cfg.Dial, logger: cfg.Log, tell: edit.note,
@@ -125,6 +133,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error {
 		<-ctx.Done()
 		close(s.closing)
+		s.api.Close()
 		return web.Close()
 	})
 	group.Go(func() error { return s.conductor.run(ctx) })
@@ -192,12 +201,13 @@ func (s *Server) handler() http.Handler {
 		return observe(ctx, s.cfg.Dial, s.cfg.Self.Name, in), nil
 	}))
 	peers.HandleFunc("POST "+pathJoin, on(s.hearJoin))
+	peers.HandleFunc("POST "+pathOrder, on(func(ctx context.Context, o api.Order) (empty, error) {
+		return empty{}, s.order(ctx, o)
+	}))
 	peers.HandleFunc("GET "+pathPark, parked(s.closing))
 	all := http.NewServeMux()
 	all.Handle("/peer/", s.peersOnly(peers))
-	if s.cfg.API != nil {
-		all.Handle("/", s.cfg.API)
-	}
+	all.Handle("/", s.api)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if state, ok := r.Context().Value(tlsKey{}).(*tls.ConnectionState); ok {
 			r.TLS = state
