@@ -27,6 +27,9 @@ type Node interface {
 	Stop(ctx context.Context, e failover.Epoch) failover.Stopped
 	Promote(ctx context.Context, p failover.Promote) failover.Promoted
 
+	// Reinit makes the data directory of a replica anew, as a copy of the primary's. It
+	// returns when that has begun.
+	Reinit(ctx context.Context) error
 	// Found makes the server the first of a cluster, or finds that it is one.
 	Found(ctx context.Context) (failover.Found, error)
 	// Relay is what streams its WAL; nil for a witness.
@@ -78,6 +81,11 @@ func (w *witness) Stop(_ context.Context, e failover.Epoch) failover.Stopped {
 // Promote implements [Node].
 func (w *witness) Promote(_ context.Context, p failover.Promote) failover.Promoted {
 	return failover.Promoted{Epoch: p.Epoch, Err: errWitness}
+}
+
+// Reinit implements [Node].
+func (w *witness) Reinit(context.Context) error {
+	return &peerError{Code: "witness", Message: errWitness}
 }
 
 // Found implements [Node].

@@ -204,6 +204,9 @@ func (s *Server) handler() http.Handler {
 	peers.HandleFunc("POST "+pathOrder, on(func(ctx context.Context, o api.Order) (empty, error) {
 		return empty{}, s.order(ctx, o)
 	}))
+	peers.HandleFunc("POST "+pathReinit, on(func(ctx context.Context, _ epochCall) (empty, error) {
+		return empty{}, s.node.Reinit(ctx)
+	}))
 	peers.HandleFunc("GET "+pathPark, parked(s.closing))
 	all := http.NewServeMux()
 	all.Handle("/peer/", s.peersOnly(peers))
