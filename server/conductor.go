@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/failover/consensus"
 )
 
 // A Log is what all companions agree on: *consensus.Node.
@@ -58,9 +59,8 @@ func (c *conductor) run(ctx context.Context) error {
 	defer c.doing.Wait()
 	engine := failover.New(c.self)
 	state, changed := c.log.Watch()
-	var lead context.Context // ends with the leadership
-	stop := context.CancelFunc(func() {})
-	defer func() { stop() }()
+	var lead leadership
+	defer lead.end()
 	parks := &parks{c: c}
 	defer parks.close()
 	timer := time.NewTimer(time.Hour)
@@ -71,14 +71,14 @@ func (c *conductor) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case leads := <-c.log.Leadership():
-			stop()
+			lead.end()
 			c.leads(leads)
+			parks.close()
 			if !leads {
-				parks.close()
 				in = failover.Follows{}
 				break
 			}
-			lead, stop = context.WithCancel(ctx)
+			lead.ctx, lead.stop = context.WithCancel(ctx)
 			state, changed = c.log.Watch()
 			in = failover.Leads{Term: c.log.Term(), State: state}
 		case <-changed:
@@ -90,10 +90,10 @@ func (c *conductor) run(ctx context.Context) error {
 		}
 		now := time.Now()
 		actions := engine.Step(now, in)
-		if lead != nil && lead.Err() == nil {
-			parks.reconcile(lead, state)
+		if lead.lasts() {
+			parks.reconcile(lead.ctx, state)
 			for _, a := range actions {
-				c.perform(lead, a)
+				c.perform(lead.ctx, a)
 			}
 		}
 		if heard, ok := in.(failover.Heard); ok {
@@ -103,6 +103,20 @@ func (c *conductor) run(ctx context.Context) error {
 		timer.Reset(until(engine.Next(), now))
 	}
 }
+
+// A leadership is what actions live by.
+type leadership struct {
+	ctx  context.Context // nil before the first one
+	stop context.CancelFunc
+}
+
+func (l *leadership) end() {
+	if l.stop != nil {
+		l.stop()
+	}
+}
+
+func (l *leadership) lasts() bool { return l.ctx != nil && l.ctx.Err() == nil }
 
 // until is how long to wait for at; an hour if it is never.
 func until(at, now time.Time) time.Duration {
@@ -222,12 +236,21 @@ func (c *conductor) perform(ctx context.Context, a failover.Action) {
 	}
 }
 
+// propose commits a command. Where it cannot be known whether it was, it is
+// proposed again: what a command says is good for one epoch, so that it counts once.
 func (c *conductor) propose(ctx context.Context, cmd failover.Command) {
 	cmd.At = time.Now()
-	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("not committed within 5 s"))
-	defer cancel()
-	if err := c.log.Propose(ctx, cmd); err != nil {
-		c.give(ctx, failover.Refused{Command: cmd, Err: err.Error()})
+	for ctx.Err() == nil {
+		err := c.log.Propose(ctx, cmd)
+		if err == nil {
+			return
+		}
+		if why, ok := errors.AsType[*consensus.RefusedError](err); ok {
+			c.give(ctx, failover.Refused{Command: cmd, Err: why.Error()})
+			return
+		}
+		c.logger.DebugContext(ctx, "a command was not committed yet", "error", err)
+		pause(ctx, 20*time.Millisecond)
 	}
 }
 
@@ -267,13 +290,13 @@ func (c *conductor) ask(ctx context.Context, budget time.Duration, node, path st
 
 func (c *conductor) probe(ctx context.Context, p failover.Probe) failover.Observed {
 	m, _ := c.log.State().Member(p.Node)
-	call := observeCall{Node: p.Node, Companion: m.Companion, Postgres: m.Postgres}
+	call := observeCall{Node: p.Node, Round: p.Round, Companion: m.Companion, Postgres: m.Postgres}
 	if p.By == c.self {
 		return observe(ctx, c.dial, c.self, call)
 	}
 	var seen failover.Observed
 	if err := c.ask(ctx, dialBudget+100*time.Millisecond, p.By, pathObserve, call, &seen); err != nil {
-		return failover.Observed{Node: p.Node, By: p.By, Companion: failover.DialledSilent, Postgres: failover.DialledSilent}
+		return failover.Observed{Node: p.Node, Round: p.Round, By: p.By, Companion: failover.DialledSilent, Postgres: failover.DialledSilent}
 	}
 	return seen
 }
@@ -283,7 +306,7 @@ const dialBudget = 200 * time.Millisecond
 
 // observe dials both ports of a node.
 func observe(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), by string, call observeCall) failover.Observed {
-	seen := failover.Observed{Node: call.Node, By: by}
+	seen := failover.Observed{Node: call.Node, Round: call.Round, By: by}
 	var both sync.WaitGroup
 	both.Go(func() { seen.Companion = dialled(ctx, dial, call.Companion) })
 	both.Go(func() { seen.Postgres = dialled(ctx, dial, call.Postgres) })

@@ -36,8 +36,29 @@ func (s *Server) belong(ctx context.Context) error {
 		s.logger.InfoContext(ctx, "this companion is no member yet", "error", err)
 		pause(ctx, 500*time.Millisecond)
 	}
+	s.fill(ctx)
 	<-ctx.Done()
 	return context.Cause(ctx)
+}
+
+// fill copies the primary's data to a node that has none.
+func (s *Server) fill(ctx context.Context) {
+	for ctx.Err() == nil && !s.node.HasData() {
+		state, changed := s.log.Watch()
+		primary, ok := state.Member(state.Primary)
+		if state.Phase != failover.PhaseReady || !ok {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		s.logger.InfoContext(ctx, "the data directory is made as a copy of the primary's", "primary", primary.Name)
+		if err := s.node.CloneFrom(ctx, primary); err != nil && ctx.Err() == nil {
+			s.logger.WarnContext(ctx, "the copy failed, and is tried again", "primary", primary.Name, "error", err)
+			pause(ctx, time.Second)
+		}
+	}
 }
 
 // hasLeader waits a moment for a leader to show.

@@ -30,6 +30,10 @@ type Node interface {
 	// Reinit makes the data directory of a replica anew, as a copy of the primary's. It
 	// returns when that has begun.
 	Reinit(ctx context.Context) error
+	// HasData reports whether there is a data directory.
+	HasData() bool
+	// CloneFrom makes it a copy of a member's, and starts the server as its replica.
+	CloneFrom(ctx context.Context, m failover.Member) error
 	// Found makes the server the first of a cluster, or finds that it is one.
 	Found(ctx context.Context) (failover.Found, error)
 	// Relay is what streams its WAL; nil for a witness.
@@ -82,6 +86,12 @@ func (w *witness) Stop(_ context.Context, e failover.Epoch) failover.Stopped {
 func (w *witness) Promote(_ context.Context, p failover.Promote) failover.Promoted {
 	return failover.Promoted{Epoch: p.Epoch, Err: errWitness}
 }
+
+// HasData implements [Node].
+func (w *witness) HasData() bool { return true }
+
+// CloneFrom implements [Node].
+func (w *witness) CloneFrom(context.Context, failover.Member) error { return nil }
 
 // Reinit implements [Node].
 func (w *witness) Reinit(context.Context) error {

@@ -22,7 +22,7 @@ func (s *Server) Bulletin() (*topology.Bulletin, <-chan struct{}) { return s.boa
 // Local implements [api.Cluster].
 func (s *Server) Local() failover.Report {
 	r := s.node.Report()
-	r.Node, r.Run = s.cfg.Self.Name, s.run
+	r.Node = s.cfg.Self.Name
 	return r
 }
 

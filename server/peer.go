@@ -37,8 +37,12 @@ const maxCall = 4 << 20
 
 type (
 	epochCall   struct{ Epoch failover.Epoch }
-	observeCall struct{ Node, Companion, Postgres string }
-	empty       struct{}
+	observeCall struct {
+		Node                string
+		Round               uint64
+		Companion, Postgres string
+	}
+	empty struct{}
 )
 
 // A peerError is the answer of a companion that could not do what it was called for.

@@ -111,7 +111,9 @@ func (r *reporter) patience() time.Duration {
 // report is the node's report, with what only the server knows.
 func (s *Server) report() failover.Report {
 	r := s.node.Report()
-	r.Node, r.Run, r.Seq = s.cfg.Self.Name, s.run, s.seq.Add(1)
+	if r.Node = s.cfg.Self.Name; r.Run == 0 { // a witness does not count its reports
+		r.Run, r.Seq = s.run, s.seq.Add(1)
+	}
 	if left := s.leaving.Load(); left > 0 {
 		r.Restarting = time.Duration(left)
 	}
