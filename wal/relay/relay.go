@@ -338,6 +338,17 @@ func (r *Relay) knownBranch(ctx context.Context, most time.Duration) (*branch, e
 	}
 }
 
+// Holds reports whether what was written at p is part of what is relayed, or will
+// be: of the history of the timeline that it is on. It is false while there is none.
+func (r *Relay) Holds(p wal.Position) bool {
+	b := r.branch.Load()
+	if b == nil {
+		return false
+	}
+	s, ok := b.span(p.Timeline)
+	return ok && p.LSN <= s.end
+}
+
 // closeSpool writes down what there is to keep.
 func (r *Relay) closeSpool() error {
 	var errs []error
