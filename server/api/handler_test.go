@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -177,7 +178,7 @@ func TestOrderThatTakesTooLongMayBeDoneYet(t *testing.T) {
 		begun := time.Now()
 		resp := ask(api.New(api.Config{Cluster: c, OrderTimeout: 3 * time.Second}), "POST", "/v1/pause", "{}")
 		told := read[api.Error](t, resp)
-		if resp.StatusCode != 504 || told.Code != api.CodeTimeout || told.Message != "not done within 3s" || time.Since(begun) != 3*time.Second {
+		if resp.StatusCode != http.StatusGatewayTimeout || told.Code != api.CodeTimeout || told.Message != "not done within 3s" || time.Since(begun) != 3*time.Second {
 			t.Errorf("= %d %+v after %v, want 504, not done within 3s", resp.StatusCode, told, time.Since(begun))
 		}
 	})
@@ -266,9 +267,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			if tt.r.body != "" {
 				r.Header.Set("Content-Type", "application/json")
 			}
-			for name, values := range tt.r.header {
-				r.Header[name] = values
-			}
+			maps.Copy(r.Header, tt.r.header)
 			w := httptest.NewRecorder()
 			api.New(tt.cfg).ServeHTTP(w, r)
 			if w.Code != tt.want {
@@ -292,7 +291,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 func TestOrdersAreLogged(t *testing.T) {
 	var log bytes.Buffer
 	h := api.New(api.Config{Cluster: apifake.New("n1"), Token: "s3cret", Log: slog.New(slog.NewTextHandler(&log, nil))})
-	r := httptest.NewRequest("POST", "/v1/switchover", strings.NewReader(`{}`))
+	r := httptest.NewRequest(http.MethodPost, "/v1/switchover", strings.NewReader(`{}`))
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Authorization", "Bearer s3cret")
 	h.ServeHTTP(httptest.NewRecorder(), r)
@@ -324,7 +323,7 @@ func TestQuestionsAreAnsweredFromWhatTheCompanionKnows(t *testing.T) {
 	}
 
 	c.Change(func(f *apifake.Facts) { f.WAL, f.Lag, f.Bulletin, f.State = nil, nil, nil, new(failover.State) })
-	if resp := ask(h, "GET", "/v1/wal", ""); resp.StatusCode != 404 || read[api.Error](t, resp).Code != api.CodeNoRelay {
+	if resp := ask(h, "GET", "/v1/wal", ""); resp.StatusCode != http.StatusNotFound || read[api.Error](t, resp).Code != api.CodeNoRelay {
 		t.Errorf("/v1/wal of a witness = %s, want 404 and code %s", resp.Status, api.CodeNoRelay)
 	}
 	if lag := read[map[string]any](t, ask(h, "GET", "/v1/lag", "")); len(lag) != 0 {
@@ -340,7 +339,7 @@ func TestHeadIsGetWithoutABody(t *testing.T) {
 	h := api.New(api.Config{Cluster: apifake.New("n2")})
 	for _, path := range []string{"/v1/cluster", "/v1/watch", "/openapi.json", "/primary", "/v1/history"} {
 		resp := ask(h, "HEAD", path, "")
-		if body := new(bytes.Buffer); resp.StatusCode != 200 {
+		if body := new(bytes.Buffer); resp.StatusCode != http.StatusOK {
 			t.Errorf("HEAD %s = %s", path, resp.Status)
 		} else if n, _ := body.ReadFrom(resp.Body); n != 0 {
 			t.Errorf("HEAD %s has a body: %s", path, body)

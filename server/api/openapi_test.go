@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -264,9 +265,7 @@ func fieldsOf(typ reflect.Type) map[string]field {
 		name, options, _ := strings.Cut(tag, ",")
 		switch {
 		case f.Anonymous && tag == "":
-			for name, f := range fieldsOf(f.Type) {
-				inner[name] = f
-			}
+			maps.Copy(inner, fieldsOf(f.Type))
 		case name != "-" && f.IsExported():
 			fields[name] = field{f.Type, strings.Contains(options, "omitempty"), strings.Contains(options, "string")}
 		}
