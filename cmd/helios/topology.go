@@ -76,7 +76,7 @@ func memberLine(o *api.Overview, m failover.Member, colours bool) string {
 	role := n.Role
 	switch {
 	case m.Witness:
-		role, n.State = "witness", ""
+		role = "witness"
 	case !heard:
 		role, n.Reason = "unknown", "was never heard of"
 	}
