@@ -93,6 +93,12 @@ func Edges() []Edge {
 			Why:   "the binary makes its clusters of local programs; a container engine is a matter for tests",
 		},
 		{
+			From: []string{"./..."}, Except: []string{"./failover/consensus"},
+			Direct: true,
+			Never:  []string{"github.com/hashicorp/...", "go.etcd.io/..."},
+			Why:    "only failover/consensus knows by which library companions agree (docs/adr/0013)",
+		},
+		{
 			From: []string{"./wal"}, Only: []string{},
 			Why: "wal is the words that driver and server share: the standard library only",
 		},

@@ -130,6 +130,28 @@ func (a account) writeFile(path, content string) error {
 	return errors.Join(a.own(next), os.Rename(next, path))
 }
 
+// rewrite is writeFile of a file that exists: it stays whose it was, with the
+// same mode, and a link stays a link.
+func (a account) rewrite(path, content string) error {
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(target)
+	if err != nil {
+		return err
+	}
+	next := target + ".new"
+	if err := os.WriteFile(next, []byte(content), info.Mode().Perm()); err != nil {
+		return err
+	}
+	err = os.Chmod(next, info.Mode().Perm())
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		err = errors.Join(err, os.Chown(next, int(owner.Uid), int(owner.Gid)))
+	}
+	return errors.Join(err, os.Rename(next, target))
+}
+
 // prepare makes cmd run as the server's user, in the language errors are
 // recognised in, untouched by the PG* variables meant for clients.
 func (a account) prepare(cmd *exec.Cmd) {

@@ -16,8 +16,8 @@ import (
 
 const (
 	// watchStandby is how often the other candidates are looked at while a standby
-	// is followed. It may be one that stands behind this relay, and waits for
-	// it in vain.
+	// is followed, which may be one that stands behind this relay, and waits for
+	// it in vain; or while there are some that are wanted more.
 	watchStandby = 500 * time.Millisecond
 	// watchPrimary is how often while a primary is: it may be one that was left
 	// behind and does not know it.
@@ -25,14 +25,16 @@ const (
 )
 
 // watchOthers ends following the chosen source when another candidate is
-// better: on a newer timeline, or the primary where the chosen is none.
+// better: on a newer timeline, or the primary where the chosen is none, or a
+// relay that is named before it: only a relay hears of the standbys behind this
+// one.
 func (r *Relay) watchOthers(ctx context.Context, chosen *candidate, cancel context.CancelCauseFunc) {
 	sources := *r.sources.Load()
 	if len(sources) < 2 {
 		return
 	}
 	every := watchPrimary
-	if chosen.id.InRecovery {
+	if chosen.id.InRecovery || chosen.rank > 0 {
 		every = watchStandby
 	}
 	tick := time.NewTicker(every)
@@ -43,8 +45,8 @@ func (r *Relay) watchOthers(ctx context.Context, chosen *candidate, cancel conte
 			return
 		case <-tick.C:
 		}
-		for _, cfg := range sources {
-			if addr(cfg) == addr(chosen.cfg) || !r.isBetter(ctx, cfg, chosen) {
+		for rank, cfg := range sources {
+			if addr(cfg) == addr(chosen.cfg) || !r.isBetter(ctx, cfg, rank, chosen) {
 				continue
 			}
 			r.log.InfoContext(ctx, "another source is better", "from", addr(cfg), "was", addr(chosen.cfg))
@@ -56,7 +58,7 @@ func (r *Relay) watchOthers(ctx context.Context, chosen *candidate, cancel conte
 
 // isBetter reports whether the source answers, and should be followed in place
 // of the chosen one.
-func (r *Relay) isBetter(ctx context.Context, cfg *pgconn.Config, chosen *candidate) bool {
+func (r *Relay) isBetter(ctx context.Context, cfg *pgconn.Config, rank int, chosen *candidate) bool {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
 	defer cancel()
 	c, err := r.ask(ctx, cfg)
@@ -65,7 +67,15 @@ func (r *Relay) isBetter(ctx context.Context, cfg *pgconn.Config, chosen *candid
 	}
 	c.client.Close() //nolint:errcheck // it was only asked
 	now := r.branch.Load().timeline()
-	return c.id.Timeline > now || c.id.Timeline == now && chosen.id.InRecovery && !c.id.InRecovery
+	wanted := c.isRelay() && !chosen.isRelay() && rank < chosen.rank
+	switch {
+	case c.id.Timeline != now:
+		return c.id.Timeline > now
+	case chosen.id.InRecovery:
+		return !c.id.InRecovery || wanted
+	default:
+		return !c.id.InRecovery && wanted
+	}
 }
 
 // A candidate is a source that answers.
@@ -88,6 +98,9 @@ func (r *Relay) choose(ctx context.Context) (*candidate, error) {
 	default:
 	}
 	sources := *r.sources.Load()
+	if len(sources) == 0 {
+		return nil, errNoSource
+	}
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
 	defer cancel()
 	found := make([]*candidate, len(sources))

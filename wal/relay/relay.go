@@ -101,6 +101,7 @@ func New(cfg Config) (*Relay, error) {
 		backfills: make(chan struct{}, maxBackfills), known: make(chan struct{}), resume: make(chan struct{}, 1),
 		sessions: make(map[*session]struct{}),
 	}
+	r.replicator.gated = cfg.Gate != nil
 	r.frames = newFrameCache(&r.replicator.compressed)
 	r.server = r.newServer()
 	if cfg.Acknowledge.Mode == ConfirmReceipt && cfg.SpoolDir == "" {
@@ -117,9 +118,10 @@ func New(cfg Config) (*Relay, error) {
 func (r *Relay) Replicator() *Replicator { return r.replicator }
 
 // SetSource changes where WAL comes from. The stream is taken up at the new
-// source where it stands; subscribers stay connected.
+// source where it stands; subscribers stay connected. Without any the relay
+// leaves its source, takes no more WAL, and goes on to serve what it has.
 func (r *Relay) SetSource(source []*pgconn.Config) error {
-	if len(source) == 0 {
+	if len(source) == 0 && !r.cfg.SourceLater {
 		return errors.New("relay: no source: say where the WAL is to come from")
 	}
 	r.sources.Store(&source)
@@ -132,6 +134,7 @@ func (r *Relay) SetSource(source []*pgconn.Config) error {
 
 // Release has Config.Gate asked again, and the source told.
 func (r *Relay) Release() {
+	r.replicator.released.Store(true)
 	r.replicator.kickSource()
 }
 

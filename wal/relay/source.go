@@ -22,6 +22,9 @@ const (
 // errSourceChanged ends following a source because there is to be another.
 var errSourceChanged = errors.New("relay: the source was changed")
 
+// errNoSource means that there is none for now.
+var errNoSource = errors.New("relay: no source is named")
+
 // follow keeps the buffer filled until ctx ends. It returns an error only for
 // what trying again cannot mend.
 func (r *Relay) follow(ctx context.Context) error {
@@ -36,6 +39,13 @@ func (r *Relay) follow(ctx context.Context) error {
 			return err
 		case errors.Is(err, errSourceChanged):
 			r.setSourceState(nil, err)
+			continue
+		case errors.Is(err, errNoSource):
+			r.setSourceState(nil, err)
+			select {
+			case <-r.resume:
+			case <-ctx.Done():
+			}
 			continue
 		}
 		r.log.WarnContext(ctx, "the source is lost", "from", r.source.Load().addr, "error", err)

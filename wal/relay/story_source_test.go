@@ -140,7 +140,7 @@ func TestAShutdownWaitsForConfirmationsForAWhileOnly(t *testing.T) {
 		"the standby is mute":          {quorumOf("s1"), true, 3 * time.Second, 3200 * time.Millisecond},
 		"nobody will ever confirm":     {nil, false, 0, 200 * time.Millisecond},
 		"receipt is enough":            {func(c *Config) { c.Acknowledge = Policy{Mode: ConfirmReceipt} }, true, 0, 200 * time.Millisecond},
-		"the gate keeps it for itself": {func(c *Config) { quorumOf("s1")(c); c.Gate = func(Confirmation) Confirmation { return Confirmation{} } }, false, 3 * time.Second, 3200 * time.Millisecond},
+		"the gate keeps it for itself": {func(c *Config) { quorumOf("s1")(c); c.Gate = func(Question) Confirmation { return Confirmation{} } }, false, 3 * time.Second, 3200 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
