@@ -1,6 +1,8 @@
 package api
 
 import (
+	"time"
+
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/topology"
 	"github.com/heliosdb/helios/wal"
@@ -52,6 +54,25 @@ type Timing struct {
 	PromoteMS float64 `json:"promote_ms"` // to a primary that takes writes
 	TotalMS   float64 `json:"total_ms"`   // all of it
 }
+
+// historyOf returns transitions for a client.
+func historyOf(list []failover.Transition) History {
+	h := History{Transitions: make([]Transition, 0, len(list))}
+	for _, t := range list {
+		h.Transitions = append(h.Transitions, Transition{Transition: t, Timing: timingOf(t.Timing)})
+	}
+	return h
+}
+
+func timingOf(t failover.Timing) Timing {
+	return Timing{
+		DetectMS: milliseconds(t.Detect), FenceMS: milliseconds(t.Fence), SealMS: milliseconds(t.Seal),
+		ElectMS: milliseconds(t.Elect), PromoteMS: milliseconds(t.Promote),
+		TotalMS: milliseconds(t.Detect + t.Fence + t.Seal + t.Elect + t.Promote),
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // Done is the answer to an order that was carried out: what the cluster came to, as
 // far as the companion that answers has heard.
