@@ -72,7 +72,7 @@ func Edges() []Edge {
 		},
 		{
 			From:  driver,
-			Never: []string{"github.com/testcontainers/...", "github.com/docker/...", "github.com/moby/...", "./internal/pgtest/...", "./internal/pgfake/...", "./internal/pgcanned/...", "./internal/walfake/...", "testing"},
+			Never: []string{"github.com/testcontainers/...", "github.com/docker/...", "github.com/moby/...", "./internal/pgtest/...", "./internal/pgfake/...", "./internal/pgcanned/...", "./internal/walfake/...", "./internal/watchfake/...", "testing"},
 			Why:   "what tests need stays in tests: an application must not compile it",
 		},
 		{
