@@ -88,7 +88,7 @@ func (r *Relay) followOnce(parent context.Context) error {
 	r.setSourceState(chosen.cfg, nil)
 	r.log.InfoContext(ctx, "following", "from", addr(chosen.cfg), "timeline", t, "at", at, "relay", chosen.isRelay())
 	err = r.stream(ctx, chosen, at, t)
-	if isUndefinedFile(err) {
+	if errors.Is(err, errGone) {
 		r.removed = r.buffer.Head()
 	}
 	if cause := context.Cause(ctx); cause != nil && parent.Err() == nil {
@@ -192,9 +192,9 @@ func (c *candidate) branch(ctx context.Context) (*branch, error) {
 	return newBranch(c.id, file)
 }
 
-// isUndefinedFile reports whether the server said that it has no such file: the
-// first timeline of a cluster that was made by pg_resetwal or pg_upgrade has a
-// number and no history.
+// isUndefinedFile reports whether the server said that it has no such history
+// file: the first timeline of a cluster that was made by pg_resetwal or pg_upgrade
+// has a number and no history.
 func isUndefinedFile(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pgErr.Code == "58P01"
@@ -240,7 +240,7 @@ func (r *Relay) stream(ctx context.Context, c *candidate, at wal.LSN, t wal.Time
 		}
 		if started {
 			if next, err = r.receive(ctx, c); err != nil {
-				return err
+				return gone(err)
 			}
 		}
 		if next.Timeline == 0 {
