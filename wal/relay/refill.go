@@ -31,7 +31,6 @@ func (r *Relay) refillSpool(ctx context.Context, b *branch, pos wal.Position) (i
 	if cfg == nil {
 		return 0, errOrphaned
 	}
-	r.log.InfoContext(ctx, "the spool is older than the buffer, and is filled from the source", "at", pos, "buffer", r.buffer.Tail())
 	bounded, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
 	defer cancel()
 	client, _, err := r.dial(bounded, cfg.Copy(), "_spool")
@@ -39,6 +38,7 @@ func (r *Relay) refillSpool(ctx context.Context, b *branch, pos wal.Position) (i
 		return 0, err
 	}
 	defer client.Close() //nolint:errcheck // nothing is lost with it
+	r.log.InfoContext(ctx, "the spool is older than the buffer, and is filled from the source", "at", pos, "buffer", r.buffer.Tail())
 	started, _, err := client.Start(bounded, "", pos.LSN, pos.Timeline, "")
 	if err != nil || !started {
 		return 0, gone(err)

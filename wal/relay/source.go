@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ var errSourceChanged = errors.New("relay: the source was changed")
 // what trying again cannot mend.
 func (r *Relay) follow(ctx context.Context) error {
 	backoff := minBackoff
+	said := "" // in the log, since there was a source
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := r.followOnce(ctx)
@@ -38,8 +40,7 @@ func (r *Relay) follow(ctx context.Context) error {
 			r.setSourceState(nil, err)
 			continue
 		}
-		r.log.WarnContext(ctx, "the source is lost", "from", r.source.Load().addr, "error", err)
-		r.setSourceState(nil, err)
+		said = r.lost(ctx, err, said)
 		if time.Since(began) > maxBackoff {
 			backoff = minBackoff
 		}
@@ -53,6 +54,19 @@ func (r *Relay) follow(ctx context.Context) error {
 		backoff = min(backoff*2, maxBackoff)
 	}
 	return nil
+}
+
+// lost notes that there is no source, and why, and returns what was said of it:
+// once, until the reason is another or there was a source in between.
+func (r *Relay) lost(ctx context.Context, err error, said string) string {
+	before := r.source.Load()
+	if before.up {
+		r.doubted[before.addr] = true // choose has made the map
+		said = ""
+	}
+	r.log.Log(ctx, unlessSaid(slog.LevelWarn, err, said), "the source is lost", "from", before.addr, "error", err)
+	r.setSourceState(nil, err)
+	return err.Error()
 }
 
 // followOnce connects to the best source there is, and takes its WAL until it
