@@ -108,14 +108,12 @@ func (s *State) leave(name string) error {
 		return fmt.Errorf("%q is no member", name)
 	case s.Primary == name:
 		return fmt.Errorf("%s is the primary", name)
-	case s.SyncSet.K > 0 && s.SyncSet.Has(name):
+	case s.Switchover != nil && s.Switchover.To == name:
+		return fmt.Errorf("%s is about to be the primary", name)
+	case s.SyncSet.Has(name):
 		return fmt.Errorf("commits were confirmed by %s: it leaves the sync set first, by nosync or maintenance", name)
 	}
-	s.SyncSet = s.SyncSet.without(name)
 	s.Members = slices.DeleteFunc(s.Members, func(m Member) bool { return m.Name == name })
-	if s.Switchover != nil && s.Switchover.To == name {
-		s.Switchover = nil
-	}
 	return nil
 }
 
@@ -166,6 +164,8 @@ func (s *State) fence(at time.Time, f Fence) error {
 		return errors.New("a fence is planned or forced, not both")
 	case f.Planned && (s.Phase != PhaseReady || s.Switchover == nil):
 		return errors.New("a planned fence is for a switchover")
+	case f.Planned && f.To == "" && s.Switchover.To == "":
+		return errors.New("a planned fence says who takes over")
 	}
 	if m, ok := s.Member(f.To); f.To != "" && (!ok || m.Witness || !f.Planned && !f.Forced) {
 		return fmt.Errorf("cannot fail over to %q", f.To)

@@ -36,7 +36,9 @@ func (e *Engine) succeed() {
 		e.handOver()
 		return
 	}
-	e.proven(e.state.Primary)
+	if e.now.Before(e.lease.until) {
+		e.proven(e.state.Primary)
+	}
 	e.seal()
 	e.choose()
 }
@@ -74,15 +76,25 @@ func (e *Engine) sealed(a SealAnswer) {
 	e.void(a.Node)
 }
 
-// answers returns who of the others than the last primary was sealed, by name.
+// answers returns who was sealed, by name. The last primary counts only where the others
+// are not enough without it: what it alone has was not acknowledged, or had better be lost
+// than waited for.
 func (e *Engine) answers() []Sealed {
-	var all []Sealed
+	var all, others []Sealed
 	for _, m := range e.data() {
-		if a, ok := e.race.sealed[m.Name]; ok && m.Name != e.state.Primary {
-			all = append(all, a)
+		a, ok := e.race.sealed[m.Name]
+		if !ok {
+			continue
+		}
+		all = append(all, a)
+		if m.Name != e.state.Primary {
+			others = append(others, a)
 		}
 	}
-	return all
+	if e.state.SyncSet.Need() > 0 && !e.enough(others) && e.enough(all) {
+		return all
+	}
+	return others
 }
 
 // choose elects, once enough were sealed, the others had their time, and the last lease is
@@ -98,8 +110,7 @@ func (e *Engine) choose() {
 	if r.enough.IsZero() {
 		r.enough = e.now
 	}
-	others := len(slices.DeleteFunc(e.data(), func(m Member) bool { return m.Name == s.Primary }))
-	if len(answers) < others && !e.due(r.enough.Add(s.Settings.SealBudget)) {
+	if len(answers) < len(e.data())-1 && !e.due(r.enough.Add(s.Settings.SealBudget)) {
 		return
 	}
 	ranked := e.rank(answers)
@@ -131,13 +142,7 @@ func (e *Engine) enough(answers []Sealed) bool {
 	if s.SyncSet.Need() > 0 {
 		return s.found(answers)
 	}
-	others := 0
-	for _, m := range e.data() {
-		if m.Name != s.Primary {
-			others++
-		}
-	}
-	return len(answers) > 0 && 2*len(answers) >= others
+	return len(answers) > 0 && 2*len(answers) >= len(e.data())-1
 }
 
 // choseLast elects the last primary again if it shows that it is still there. It has every
@@ -220,7 +225,7 @@ func (e *Engine) eligible(a Sealed, all []Sealed) bool {
 	if s.last().Forced {
 		return s.Switchover == nil || s.Switchover.To == a.Node
 	}
-	if !m.Candidate() || a.Err != "" {
+	if !m.Candidate() || a.Err != "" || a.Node == s.Primary && (!s.whole() || e.peer(a.Node).Postgres == ServerHung) {
 		return false
 	}
 	if s.SyncSet.K > 0 {
@@ -271,6 +276,11 @@ func (e *Engine) takeOver() {
 		ready.Timing.Promote = e.now.Sub(r.elected)
 		if !r.chosen.IsZero() {
 			ready.Timing.Elect = r.elected.Sub(r.chosen)
+		}
+		if _, err := s.Apply(Command{Ready: &ready}); err != nil {
+			r.promoted = &Promoted{Epoch: s.Epoch, Err: err.Error()}
+			e.takeOver()
+			return
 		}
 		e.propose(Command{Ready: &ready})
 		return

@@ -115,9 +115,6 @@ func (e *Engine) lead(in Leads) {
 		lease: lease{in.State.Primary, endOf(e.now, max(in.State.Settings.Lease, in.State.LongestLease))},
 	}
 	e.enter()
-	for _, m := range e.state.Members {
-		e.assign(m.Name, Report{}, 0)
-	}
 }
 
 // take remembers what in says.
@@ -136,7 +133,7 @@ func (e *Engine) take(in Input) {
 	case Stopped:
 		e.stopped(in)
 	case Prepared:
-		if in.Epoch == e.state.Epoch {
+		if in.Epoch == e.state.Epoch && !e.preparing.IsZero() {
 			e.prepared = &in
 		}
 	case Promoted:
@@ -198,6 +195,7 @@ func (e *Engine) enter() {
 		decided := e.race.decided
 		e.race = race{epoch: e.state.Epoch, began: e.now, decided: decided, planned: true}
 		e.race.sealed, e.race.asked = map[string]Sealed{}, map[string]time.Time{}
+		e.gate, e.gateSince = SyncSet{}, 0
 	}
 	if e.state.Phase == PhaseElected {
 		e.race.elected = e.now
@@ -216,6 +214,10 @@ func (e *Engine) propose(c Command) {
 		return
 	}
 	c.At = e.now
+	if _, err := e.state.Apply(c); err != nil {
+		e.warn("refused", err.Error()) // a wrong command would be proposed again and again
+		return
+	}
 	e.asked = &asked{c, e.now}
 	e.out = append(e.out, Propose{c})
 }
@@ -349,10 +351,12 @@ func (e *Engine) assign(node string, r Report, lease time.Duration) {
 	e.out = append(e.out, Assign{a})
 }
 
-// push sends assignments that have changed. Who is away asks when it comes back.
+// push sends assignments that have changed. Who is away asks when it comes back; a new leader
+// tells everybody.
 func (e *Engine) push() {
 	for _, m := range e.state.Members {
-		if p := e.peer(m.Name); !reflect.DeepEqual(p.sent, e.assignment(m.Name)) && e.present(m.Name) {
+		p := e.peer(m.Name)
+		if !reflect.DeepEqual(p.sent, e.assignment(m.Name)) && (e.led.Equal(e.now) || e.present(m.Name)) {
 			e.assign(m.Name, Report{}, 0)
 		}
 	}

@@ -63,7 +63,7 @@ func bridge(from, to SyncSet, primary string) SyncSet {
 	if from.covers(to, primary) {
 		return to
 	}
-	if rest := from.without(primary); to.K > 0 && rest.K >= to.K && to.covers(rest, primary) {
+	if rest := from.without(primary); rest.K >= to.K && to.covers(rest, primary) {
 		return rest
 	}
 	var both SyncSet

@@ -3,6 +3,7 @@ package failover
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -45,7 +46,8 @@ func (e *Engine) prepare() {
 // successor returns who takes over, or why nobody can; neither as long as too little has
 // been heard.
 func (e *Engine) successor(to string) (node, why string) {
-	if !e.present(e.state.Primary) && !e.due(e.led.Add(e.silence())) {
+	listening := !e.due(e.led.Add(e.silence()))
+	if listening && (!e.present(e.state.Primary) || to != "" && !e.present(to)) {
 		return "", ""
 	}
 	if to != "" {
@@ -54,21 +56,20 @@ func (e *Engine) successor(to string) (node, why string) {
 		}
 		return to, ""
 	}
-	var fit []Sealed
+	var best Member
 	for _, m := range e.data() {
-		if m.Name != e.state.Primary && m.Candidate() && e.unfit(m.Name) == "" {
-			p := e.peer(m.Name)
-			fit = append(fit, Sealed{Node: m.Name, ReplayLSN: p.ReplayLSN})
-			fit[len(fit)-1].Position.LSN = p.ReplayLSN
+		if m.Name == e.state.Primary || e.unfit(m.Name) != "" {
+			continue
+		}
+		if best.Name == "" || m.Priority > best.Priority ||
+			m.Priority == best.Priority && e.peer(m.Name).ReplayLSN > e.peer(best.Name).ReplayLSN {
+			best = m
 		}
 	}
-	switch ranked := e.rank(fit); {
-	case len(ranked) > 0:
-		return ranked[0].Node, ""
-	case !e.due(e.led.Add(e.silence())):
-		return "", ""
+	if best.Name == "" && !listening {
+		return "", "no standby could take over at once"
 	}
-	return "", "no standby could take over at once"
+	return best.Name, ""
 }
 
 // unfit returns why the node cannot take over at once, or "".
@@ -82,7 +83,7 @@ func (e *Engine) unfit(node string) string {
 		return node + " is no candidate"
 	case !e.present(s.Primary):
 		return s.Primary + " is not heard of"
-	case !e.present(node) && e.due(e.led.Add(e.silence())):
+	case !e.present(node):
 		return node + " is not heard of"
 	case p.Postgres != ServerUp:
 		return because(fmt.Sprintf("PostgreSQL of %s is %s", node, p.Postgres), p.Reason)
@@ -150,12 +151,7 @@ func (e *Engine) follow() {
 	}
 	elect := Elect{Node: to, Reason: fmt.Sprintf("the old primary stopped at %s", r.halted.Position)}
 	elect.Sealed = []Sealed{{Node: e.state.Primary, Position: r.halted.Position}, a}
-	slices.SortFunc(elect.Sealed, func(a, b Sealed) int {
-		if a.Node < b.Node {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(elect.Sealed, func(a, b Sealed) int { return strings.Compare(a.Node, b.Node) })
 	if !ahead(a.Position, r.halted.Position) {
 		elect.Until = r.halted.Position
 	}

@@ -14,9 +14,9 @@ func (e *Engine) keepSet() {
 	if e.asked != nil && e.asked.SyncSet != nil {
 		return // the gate fits both
 	}
-	want, any := e.wanted()
+	want, known := e.wanted()
 	switch {
-	case !any:
+	case !known:
 		hold := s.SyncSet.without(s.Primary)
 		hold.K = max(hold.K, s.Settings.MinReplicas)
 		e.setGate(hold)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -140,6 +141,7 @@ func (c *cluster) wait(what string, condition func() bool) {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
 	}
 	c.t.Fatalf("no %s within a minute", what)
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"path/filepath"
 	"runtime"
@@ -33,7 +32,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 }
 
 // onLoopback opens a node that is reached over TCP.
-func onLoopback(t testing.TB, name, dir string, log *slog.Logger) (*consensus.Node, string) {
+func onLoopback(t testing.TB, name string, timings consensus.Timings) (*consensus.Node, string) {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -44,7 +43,7 @@ func onLoopback(t testing.TB, name, dir string, log *slog.Logger) (*consensus.No
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
 	node, err := consensus.Open(consensus.Config{
-		Name: name, Dir: dir, Apply: apply, Log: log,
+		Name: name, Dir: filepath.Join(t.TempDir(), name), Timings: timings, Apply: apply,
 		Stream: consensus.NewStreamLayer(listener, consensus.Address(addr), dial),
 	})
 	if err != nil {
@@ -59,11 +58,11 @@ func onLoopback(t testing.TB, name, dir string, log *slog.Logger) (*consensus.No
 }
 
 // threeOnLoopback opens a cluster of three; the first one founded it.
-func threeOnLoopback(t testing.TB) []*consensus.Node {
+func threeOnLoopback(t testing.TB, timings consensus.Timings) []*consensus.Node {
 	t.Helper()
 	var nodes []*consensus.Node
 	for _, name := range []string{"n1", "n2", "n3"} {
-		node, addr := onLoopback(t, name, filepath.Join(t.TempDir(), name), nil)
+		node, addr := onLoopback(t, name, timings)
 		nodes = append(nodes, node)
 		var err error
 		if name == "n1" {
@@ -79,7 +78,7 @@ func threeOnLoopback(t testing.TB) []*consensus.Node {
 }
 
 func TestNodesAgreeOverTCP(t *testing.T) {
-	nodes := threeOnLoopback(t)
+	nodes := threeOnLoopback(t, consensus.Timings{})
 	ok(t, nodes[0].Verify(t.Context()))
 	ok(t, nodes[0].Propose(t.Context(), numbered(7)))
 	for _, n := range nodes {
@@ -129,11 +128,11 @@ func (closedListener) Close() error              { return nil }
 func (closedListener) Addr() net.Addr            { return consensus.Address("") }
 
 func TestAStreamToAnotherThanMeantIsRefused(t *testing.T) {
-	nodes := threeOnLoopback(t)
+	nodes := threeOnLoopback(t, consensus.Timings{})
 	_, addr := nodes[1].Servers()[1], nodes[1].Servers()[1].Address
 	wants(t, "AddVoter of n4 at n2's address", nodes[0].AddVoter(t.Context(), "n4", addr), consensus.ErrOtherNode)
 
-	stranger, strange := onLoopback(t, "n4", filepath.Join(t.TempDir(), "n4"), nil)
+	stranger, strange := onLoopback(t, "n4", consensus.Timings{})
 	ok(t, stranger.Bootstrap(t.Context(), failover.Member{Name: "n4", Companion: strange}))
 	wants(t, "AddVoter of a node of another cluster", nodes[0].AddVoter(t.Context(), "n4", strange), consensus.ErrOtherCluster)
 	if got := len(stranger.Servers()); got != 1 {
@@ -143,19 +142,19 @@ func TestAStreamToAnotherThanMeantIsRefused(t *testing.T) {
 }
 
 func TestWhoSaysNothingKeepsNobodyWaiting(t *testing.T) {
-	nodes := threeOnLoopback(t)
+	nodes := threeOnLoopback(t, consensus.Timings{})
 	for _, s := range nodes[0].Servers() {
 		silent, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Address)
 		ok(t, err)
 		defer silent.Close()
 	}
-	fresh, addr := onLoopback(t, "n4", filepath.Join(t.TempDir(), "n4"), nil)
+	fresh, addr := onLoopback(t, "n4", consensus.Timings{})
 	ok(t, nodes[0].AddVoter(t.Context(), "n4", addr))
 	eventually(t, "agreement", func() bool { return len(fresh.Servers()) == 4 })
 }
 
 func TestClosingTheLayerEndsItsStreams(t *testing.T) {
-	nodes := threeOnLoopback(t)
+	nodes := threeOnLoopback(t, consensus.Timings{})
 	addr := nodes[0].Servers()[1].Address
 	silent, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
 	ok(t, err)

@@ -263,3 +263,23 @@ func (e *Effective) warnings() []string {
 	}
 	return warnings
 }
+
+// ReadToken reads the token in a file that nobody else may read.
+func ReadToken(file string) (string, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return "", fmt.Errorf("token_file: %w", err)
+	}
+	if info.Mode().Perm()&0o007 != 0 {
+		return "", fmt.Errorf("token_file: %s can be read by everybody; chmod 600 it", file)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("token_file: %w", err)
+	}
+	token := strings.TrimSpace(string(content))
+	if token == "" || strings.ContainsAny(token, " \t\r\n") {
+		return "", fmt.Errorf("token_file: %s does not hold one word; openssl rand -hex 32 makes a good one", file)
+	}
+	return token, nil
+}
