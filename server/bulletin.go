@@ -54,8 +54,6 @@ type editor struct {
 	seq     uint64
 	heard   map[string]heard
 	primary lag.History // where the primary stood, by this companion's clock
-	epoch   failover.Epoch
-	history wal.History
 }
 
 // heard is a report and when it came.
@@ -83,9 +81,6 @@ func (e *editor) note(s *failover.State, in failover.Input) {
 	}
 	if e.heard == nil || !e.s.conductor.isLeading() {
 		return
-	}
-	if s.Epoch != e.epoch {
-		e.epoch = s.Epoch
 	}
 	e.seq++
 	e.s.board.post(e.compose(s, time.Now()))

@@ -78,7 +78,7 @@ func (c *conductor) run(ctx context.Context) error {
 				in = failover.Follows{}
 				break
 			}
-			lead.ctx, lead.stop = context.WithCancel(ctx)
+			lead.ctx, lead.stop = context.WithCancel(ctx) //nolint:fatcontext // the one before has ended
 			state, changed = c.log.Watch()
 			in = failover.Leads{Term: c.log.Term(), State: state}
 		case <-changed:
@@ -106,7 +106,7 @@ func (c *conductor) run(ctx context.Context) error {
 
 // A leadership is what actions live by.
 type leadership struct {
-	ctx  context.Context // nil before the first one
+	ctx  context.Context //nolint:containedctx // a lifetime, not a call; nil before the first one
 	stop context.CancelFunc
 }
 
@@ -154,8 +154,6 @@ func (c *conductor) give(ctx context.Context, in failover.Input) {
 	case <-ctx.Done():
 	}
 }
-
-var errNoAnswer = errors.New("the leader had no answer")
 
 // report hands the engine a node's report, and returns its assignment. A lease is
 // at stake: that this companion leads is verified after the report has come.
@@ -408,7 +406,7 @@ func (c *conductor) warn(ctx context.Context, text string) {
 	}
 	c.mu.Unlock()
 	if again {
-		c.logger.WarnContext(ctx, text)
+		c.logger.WarnContext(ctx, "look at the cluster", "because", text)
 	}
 }
 

@@ -25,7 +25,7 @@ func peekSocket(conn net.Conn) (first byte, ok bool, err error) {
 		var b [1]byte
 		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		switch {
-		case err == syscall.EAGAIN || err == syscall.EINTR: //nolint:errorlint // plain errno
+		case err == syscall.EAGAIN || err == syscall.EINTR:
 			return false // the runtime waits until there is something
 		case err != nil:
 			seen = os.NewSyscallError("recvfrom", err)

@@ -120,7 +120,7 @@ func (c *callers) call(ctx context.Context, addr, path string, in, out any) erro
 // caller knows.
 func unwrapURL(err error) error {
 	type wrapper interface{ Unwrap() error }
-	if w, ok := err.(wrapper); ok { //nolint:errorlint // only the outermost
+	if w, ok := err.(wrapper); ok {
 		if inner := w.Unwrap(); inner != nil {
 			return inner
 		}

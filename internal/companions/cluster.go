@@ -170,7 +170,7 @@ func (c *Cluster) Close() error {
 			}
 		}
 	}
-	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
+	return errors.Join(errors.Join(errs...), os.RemoveAll(c.dir))
 }
 
 // Node returns the node of that name.

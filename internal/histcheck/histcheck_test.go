@@ -15,8 +15,10 @@ func TestJudgeFindsWhatMustNeverBe(t *testing.T) {
 		bad      bool
 	}{
 		"all is well": {
-			[]Outcome{Acknowledged, Unknown, Unknown, Refused, Pending}, []int64{1, 2},
-			Verdict{Attempted: 5, Acknowledged: 1, Refused: 1, Unknown: 3, Final: 2, Recovered: 1}, false,
+			[]Outcome{Acknowledged, Unknown, Unknown, Refused, Pending},
+			[]int64{1, 2},
+			Verdict{Attempted: 5, Acknowledged: 1, Refused: 1, Unknown: 3, Final: 2, Recovered: 1},
+			false,
 		},
 		"lost":     {[]Outcome{Acknowledged, Acknowledged}, []int64{1}, Verdict{Attempted: 2, Acknowledged: 2, Final: 1, Lost: []int64{2}}, true},
 		"doubled":  {[]Outcome{Acknowledged}, []int64{1, 1}, Verdict{Attempted: 1, Acknowledged: 1, Final: 2, Doubled: []int64{1}}, true},
