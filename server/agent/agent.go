@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/heliosdb/helios/failover"
@@ -38,6 +39,8 @@ type Agent struct {
 	look    chan struct{}  // holds one: the server is to be asked at once
 	started chan struct{}  // holds one: there is a server whose end is to be noticed
 	running sync.WaitGroup // what goes on when a method has returned
+
+	anew atomic.Bool // the data directory is to be made anew
 
 	source  sync.Mutex // held while the relay's source is changed
 	sourced string     // guarded by source; what it was changed to

@@ -61,6 +61,7 @@ func (a *Agent) view() view {
 		stopped: a.stoppedIn != 0 && a.stoppedIn == a.as.Epoch, answered: a.as.Run == a.run && a.as.Seq > a.downSeq,
 		grace: a.cfg.HardStopGrace,
 	}
+	v.as.Clone = v.as.Clone || a.anew.Load()
 	now := a.clock()
 	if running && a.known {
 		v.standby = a.facts.Recovery
@@ -93,7 +94,11 @@ func (a *Agent) perform(ctx context.Context, s step, as failover.Assignment) err
 	case stepRejoin:
 		return a.rejoin(ctx, as)
 	case stepClone:
-		return a.reinit(ctx, as)
+		err := a.reinit(ctx, as)
+		if err == nil {
+			a.anew.Store(false)
+		}
+		return err
 	}
 	panic(fmt.Sprintf("agent: step %q", s))
 }

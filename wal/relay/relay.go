@@ -39,9 +39,10 @@ type Relay struct {
 	sources     atomic.Pointer[[]*pgconn.Config]
 	behindRelay atomic.Bool // the source is one
 	users       atomic.Pointer[map[string]replication.Verifier]
-	resume      chan struct{}  // holds one: the sources have changed
-	removed     wal.LSN        // follow's own; the source no longer has what comes there
-	serving     sync.WaitGroup // every goroutine that Run and Serve start
+	resume      chan struct{}   // holds one: the sources have changed
+	removed     wal.LSN         // follow's own; the source no longer has what comes there
+	doubted     map[string]bool // follow's own; sources, by address, that may not answer
+	serving     sync.WaitGroup  // every goroutine that Run and Serve start
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
