@@ -45,12 +45,10 @@ func (a *Agent) promote(ctx context.Context, p failover.Promote) (pgctl.Promotio
 			return pgctl.Promotion{}, err
 		}
 	}
-	if err := a.ask(ctx); err != nil {
+	recovery, err := a.inRecovery(ctx)
+	if err != nil {
 		return pgctl.Promotion{}, err
 	}
-	a.mu.Lock()
-	recovery := a.facts.Recovery
-	a.mu.Unlock()
 	if recovery {
 		if err := a.awaitWAL(ctx, p.Until); err != nil {
 			return pgctl.Promotion{}, err
@@ -61,7 +59,7 @@ func (a *Agent) promote(ctx context.Context, p failover.Promote) (pgctl.Promotio
 		return pgctl.Promotion{}, err
 	}
 	var took pgctl.Promotion
-	err := a.acting.do(ctx, func(conn *pgx.Conn) (err error) {
+	err = a.acting.do(ctx, func(conn *pgx.Conn) (err error) {
 		took, err = a.pg.TakeOver(ctx, conn)
 		return err
 	})
@@ -79,6 +77,21 @@ func (a *Agent) promote(ctx context.Context, p failover.Promote) (pgctl.Promotio
 		a.checkpointLater(ctx)
 	}
 	return took, nil
+}
+
+// inRecovery asks a server that runs what it is, once it answers.
+func (a *Agent) inRecovery(ctx context.Context) (bool, error) {
+	if err := a.ask(ctx); err != nil {
+		if err := a.pg.AwaitReady(ctx); err != nil {
+			return false, err
+		}
+		if err := a.ask(ctx); err != nil {
+			return false, err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.facts.Recovery, nil
 }
 
 // ascend promises to be the primary of epoch, unless a newer one is known.

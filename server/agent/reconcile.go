@@ -122,8 +122,12 @@ func (a *Agent) reignOn(ctx context.Context, as failover.Assignment) error {
 	return a.setGate(ctx, gateName)
 }
 
-// start starts the server with the settings that all servers have.
+// start starts the server with the settings that all servers have, unless one
+// runs already that nobody has noticed.
 func (a *Agent) start(ctx context.Context) error {
+	if running, err := a.pg.Adopt(ctx); err != nil || running {
+		return a.startedOr(err)
+	}
 	if err := a.pg.Configure(a.cfg.settings()); err != nil {
 		return err
 	}
