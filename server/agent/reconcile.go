@@ -119,7 +119,7 @@ func (a *Agent) reignOn(ctx context.Context, as failover.Assignment) error {
 	}
 	a.gate.reign(as.Epoch)
 	a.gate.use(as.Epoch, as.Gate)
-	return a.setGate(ctx, gateName)
+	return a.ensure(ctx)
 }
 
 // start starts the server with the settings that all servers have, unless one
@@ -150,6 +150,7 @@ func (a *Agent) starting(why string) {
 func (a *Agent) startedOr(err error) error {
 	if a.pg.Running() {
 		a.begun()
+		a.retrySource()
 		return err
 	}
 	a.mu.Lock()

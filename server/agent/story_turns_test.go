@@ -325,3 +325,36 @@ func TestServersOutliveTheirCompanions(t *testing.T) {
 	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
 	m.awaitSame(n2)
 }
+
+// The one that is to be primary lacks what another has received: it is fetched
+// before the promotion.
+func TestWhatIsMissingIsFetchedBeforeAPromotion(t *testing.T) {
+	m := newTeam(t, "n1", "n2", "n3")
+	m.leased = time.Minute
+	m.found(async)
+	n1, n2, n3 := m.nodes[0], m.nodes[1], m.nodes[2]
+	n1.exec("CREATE TABLE t (i int)")
+	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
+	m.cut("n1", true)
+	epoch := m.fence()
+	short := m.seal(n2, epoch)
+	n1.exec("INSERT INTO t SELECT generate_series(1, 50000)")
+	await(t, "n3 has all rows", func() bool { return n3.count("t") == 50000 })
+	full := m.seal(n3, epoch)
+	pgtest.OK(t, n1.pg.Kill())
+	if short.Position.LSN >= full.Position.LSN {
+		t.Fatalf("n2 is at %s and n3 at %s, want less", short.Position, full.Position)
+	}
+	m.elect(n2, async)
+	done := m.promote(n2, failover.Promote{Epoch: epoch, Until: full.Position})
+	if done.SwitchLSN < full.Position.LSN {
+		t.Errorf("the new timeline begins at %s, want not before %s", done.SwitchLSN, full.Position)
+	}
+	n2.exec("INSERT INTO t VALUES (0)")
+	await(t, "n3 streams", func() bool { return n3.Report().Streaming })
+	m.cut("n1", false)
+	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
+	if got := m.awaitSame(n2); got != 50001 {
+		t.Errorf("%d rows are there, want 50001", got)
+	}
+}
