@@ -66,7 +66,7 @@ func threeOnLoopback(t testing.TB, timings consensus.Timings) []*consensus.Node 
 		nodes = append(nodes, node)
 		var err error
 		if name == "n1" {
-			err = node.Bootstrap(t.Context(), failover.Member{Name: name, Companion: addr})
+			err = node.Bootstrap(t.Context(), failover.Member{Name: name, Companion: addr, Witness: true})
 		} else {
 			err = nodes[0].AddVoter(t.Context(), name, addr)
 		}
@@ -133,7 +133,7 @@ func TestAStreamToAnotherThanMeantIsRefused(t *testing.T) {
 	wants(t, "AddVoter of n4 at n2's address", nodes[0].AddVoter(t.Context(), "n4", addr), consensus.ErrOtherNode)
 
 	stranger, strange := onLoopback(t, "n4", consensus.Timings{})
-	ok(t, stranger.Bootstrap(t.Context(), failover.Member{Name: "n4", Companion: strange}))
+	ok(t, stranger.Bootstrap(t.Context(), failover.Member{Name: "n4", Companion: strange, Witness: true}))
 	wants(t, "AddVoter of a node of another cluster", nodes[0].AddVoter(t.Context(), "n4", strange), consensus.ErrOtherCluster)
 	if got := len(stranger.Servers()); got != 1 {
 		t.Errorf("the stranger knows %d nodes, want itself alone", got)
