@@ -129,8 +129,8 @@ func (closedListener) Addr() net.Addr            { return consensus.Address("") 
 
 func TestAStreamToAnotherThanMeantIsRefused(t *testing.T) {
 	nodes := threeOnLoopback(t, consensus.Timings{})
-	_, addr := nodes[1].Servers()[1], nodes[1].Servers()[1].Address
-	wants(t, "AddVoter of n4 at n2's address", nodes[0].AddVoter(t.Context(), "n4", addr), consensus.ErrOtherNode)
+	n2 := nodes[0].Servers()[1]
+	wants(t, "AddVoter of n4 at n2's address", nodes[0].AddVoter(t.Context(), "n4", n2.Address), consensus.ErrOtherNode)
 
 	stranger, strange := onLoopback(t, "n4", consensus.Timings{})
 	ok(t, stranger.Bootstrap(t.Context(), failover.Member{Name: "n4", Companion: strange, Witness: true}))
