@@ -110,7 +110,7 @@ func (a *Agent) makeRelay() error {
 			r.WALDir = dir
 		}
 	}
-	a.gate = &gate{clock: a.clock, lease: a.lease}
+	a.gate = &gate{clock: a.clock, lease: a.lease, settled: a.tell}
 	r.Gate = a.gate.confirm
 	made, err := relay.New(r)
 	if err != nil {
@@ -228,6 +228,13 @@ func poke(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// tell has the leader told at once.
+func (a *Agent) tell() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tellLocked()
 }
 
 // tellLocked has the leader told at once.

@@ -110,7 +110,9 @@ func (a *Agent) Assign(as failover.Assignment, sent time.Duration) {
 	switch {
 	case mine:
 		a.gate.reign(as.Epoch)
-		a.gate.use(as.Epoch, as.Gate)
+		if a.gate.use(as.Epoch, as.Gate) {
+			a.relay.Release()
+		}
 	case as.Phase == failover.PhaseElected || as.Phase == failover.PhaseReady:
 		a.gate.reign(0)
 	}
