@@ -38,7 +38,7 @@ type Fence struct {
 	Reason  string        `json:"reason"`
 	Planned bool          `json:"planned,omitempty"`
 	Forced  bool          `json:"forced,omitempty"` // an operator accepts that acknowledged commits are lost
-	To      string        `json:"to,omitempty"`     // Forced: whom the operator wants; "" lets the engine choose
+	To      string        `json:"to,omitempty"`     // Planned or Forced: who is to take over; "" lets the engine choose
 	Detect  time.Duration `json:"detect"`
 }
 

@@ -65,14 +65,14 @@ func Edges() []Edge {
 		{
 			From: driver,
 			Never: []string{
-				"github.com/hashicorp/...", "github.com/pierrec/...", "github.com/prometheus/...",
+				"github.com/hashicorp/...", "github.com/pierrec/...", "github.com/prometheus/...", "github.com/caio/...", "./lag/stats/...",
 				"./server/...", "./failover/...", "./wal/relay/...", "./internal/pgctl/...",
 			},
 			Why: "an application that opens a database must not compile the companion server, its consensus, compression or metrics",
 		},
 		{
 			From:  driver,
-			Never: []string{"github.com/testcontainers/...", "github.com/docker/...", "github.com/moby/...", "./internal/pgtest/...", "./internal/pgfake/...", "./internal/pgcanned/...", "./internal/walfake/...", "testing"},
+			Never: []string{"github.com/testcontainers/...", "github.com/docker/...", "github.com/moby/...", "./internal/pgtest/...", "./internal/pgfake/...", "./internal/pgcanned/...", "./internal/walfake/...", "./internal/watchfake/...", "testing"},
 			Why:   "what tests need stays in tests: an application must not compile it",
 		},
 		{
@@ -113,6 +113,10 @@ func Edges() []Edge {
 		{
 			From: []string{"./lag"}, Only: []string{"./wal"},
 			Why: "lag is arithmetic on positions and times: whoever asks a node for them belongs elsewhere",
+		},
+		{
+			From: []string{"./lag/stats"}, Only: []string{"./lag", "./wal", "github.com/caio/go-tdigest/v4"},
+			Why: "lag/stats is arithmetic too, with a library for quantiles that the driver does without",
 		},
 		{
 			From:  []string{"./pool"},

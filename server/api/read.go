@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/wal/relay"
 )
 
 //go:embed openapi.json
@@ -81,6 +82,7 @@ func (h *Handler) wal(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return &Error{Code: CodeNoRelay, Message: "this companion has no WAL relay", Hint: "ask one that has a PostgreSQL beside it"}
 	}
+	status.Subscribers = append([]relay.SubscriberMetrics{}, status.Subscribers...) // an empty list is not null
 	answer(w, r, http.StatusOK, status)
 	return nil
 }

@@ -192,6 +192,9 @@ func splitHosts(all *pgconn.Config) []*pgconn.Config {
 	return hosts
 }
 
+// Address is how Status and a Question name a source.
+func Address(cfg *pgconn.Config) string { return addr(cfg) }
+
 // addr names a candidate: nothing but host and port, since the rest may hold a
 // password.
 func addr(cfg *pgconn.Config) string {

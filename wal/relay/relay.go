@@ -39,9 +39,10 @@ type Relay struct {
 	sources     atomic.Pointer[[]*pgconn.Config]
 	behindRelay atomic.Bool // the source is one
 	users       atomic.Pointer[map[string]replication.Verifier]
-	resume      chan struct{}  // holds one: the sources have changed
-	removed     wal.LSN        // follow's own; the source no longer has what comes there
-	serving     sync.WaitGroup // every goroutine that Run and Serve start
+	resume      chan struct{}   // holds one: the sources have changed
+	removed     wal.LSN         // follow's own; the source no longer has what comes there
+	doubted     map[string]bool // follow's own; sources, by address, that may not answer
+	serving     sync.WaitGroup  // every goroutine that Run and Serve start
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -336,6 +337,17 @@ func (r *Relay) knownBranch(ctx context.Context, most time.Duration) (*branch, e
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// Holds reports whether what was written at p is part of what is relayed, or will
+// be: of the history of the timeline that it is on. It is false while there is none.
+func (r *Relay) Holds(p wal.Position) bool {
+	b := r.branch.Load()
+	if b == nil {
+		return false
+	}
+	s, ok := b.span(p.Timeline)
+	return ok && p.LSN <= s.end
 }
 
 // closeSpool writes down what there is to keep.
