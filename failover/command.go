@@ -6,9 +6,10 @@ import (
 	"github.com/heliosdb/helios/wal"
 )
 
-// A Command is one entry of the log. Exactly one of its fields but At is set.
+// A Command is one entry of the log. Exactly one of its fields but At and Epoch is set.
 type Command struct {
-	At time.Time `json:"at"` // by the leader's clock, for people
+	At    time.Time `json:"at"`              // by the leader's clock, for people
+	Epoch Epoch     `json:"epoch,omitempty"` // if it is set, the command is refused in any other epoch
 
 	Found      *Found      `json:"found,omitempty"`
 	Join       *Member     `json:"join,omitempty"`  // adds a member, or changes one
@@ -37,19 +38,23 @@ type Fence struct {
 	Reason  string        `json:"reason"`
 	Planned bool          `json:"planned,omitempty"`
 	Forced  bool          `json:"forced,omitempty"` // an operator accepts that acknowledged commits are lost
+	To      string        `json:"to,omitempty"`     // Planned or Forced: who is to take over; "" lets the engine choose
 	Detect  time.Duration `json:"detect"`
 }
 
 // An Elect gives an epoch its primary. It is refused unless the epoch is fenced,
 // and has nobody yet, and, but by force, unless enough of the SyncSet are among Sealed and
-// nobody of Sealed is ahead of Node. A switchover that gives up elects the old primary
-// again: it has all there is.
+// nobody of Sealed is ahead of Node, or of Until, which it fetches first. A switchover that
+// gives up elects the old primary again: it has all there is.
 type Elect struct {
 	Epoch  Epoch    `json:"epoch"`
 	Node   string   `json:"node"`
 	Reason string   `json:"reason"`
 	Sealed []Sealed `json:"sealed"`
 	Timing Timing   `json:"timing"`
+
+	// Until is what one of Sealed has and Node lacks; zero if it lacks nothing.
+	Until wal.Position `json:"until"`
 }
 
 // A Ready says that the elected node takes writes.

@@ -14,6 +14,9 @@ type Report struct {
 	Epoch Epoch  `json:"epoch"` // the newest that it knows
 	Seq   uint64 `json:"seq"`   // grows with every report of a run
 
+	Term   uint64 `json:"term"`   // of the newest assignment that it acts on, and
+	Number uint64 `json:"number"` // that one's number: the leader may not be sure that it came
+
 	Postgres   ServerState        `json:"postgres"`
 	Reason     string             `json:"reason,omitempty"` // why Postgres is not well, for people
 	SystemID   uint64             `json:"system_id,omitempty"`
@@ -55,9 +58,10 @@ type GateState struct {
 // report, and is sent unasked when it changes. Nodes act on nothing else.
 type Assignment struct {
 	Leader string `json:"leader"`
-	Term   uint64 `json:"term"` // of the leader; a node ignores an assignment of an older one
-	Node   string `json:"node"` // whom it is for
-	Run    uint64 `json:"run"`  // of the report it answers, if any
+	Term   uint64 `json:"term"`   // of the leader
+	Number uint64 `json:"number"` // grows within a term; a node ignores what is older, by term and number, than what it acts on
+	Node   string `json:"node"`   // whom it is for
+	Run    uint64 `json:"run"`    // of the report it answers, if any
 	Seq    uint64 `json:"seq"`
 
 	Epoch     Epoch        `json:"epoch"`
@@ -73,7 +77,8 @@ type Assignment struct {
 
 // Inputs of an Engine.
 type (
-	// Leads says that this companion leads the log from now on.
+	// Leads says that this companion leads the log from now on. State has all that was
+	// committed before: nothing of an earlier term is applied later.
 	Leads struct {
 		Term  uint64
 		State *State
@@ -86,9 +91,11 @@ type (
 	Heard struct{ Report Report }
 	// Lost says that a connection which is always open to a companion broke.
 	Lost struct{ Node string }
-	// Observed is the answer to Probe: what became of dialling both ports of Node.
+	// Observed is the answer to the Probe of that Round: what became of dialling both
+	// ports of Node.
 	Observed struct {
 		Node, By            string
+		Round               uint64
 		Companion, Postgres Dialled
 	}
 	// SealAnswer is the answer to Seal. Err is set if there was none.
@@ -117,7 +124,7 @@ type (
 		SwitchLSN wal.LSN
 		Err       string
 	}
-	// Refused says that a command was not committed.
+	// Refused says that a command was not committed, and never will be.
 	Refused struct {
 		Command Command
 		Err     string
@@ -166,8 +173,13 @@ type (
 	// Assign sends a node its assignment, in answer to its report or unasked.
 	Assign struct{ Assignment Assignment }
 	// Probe has By (this companion itself, or another) dial both ports of Node.
-	Probe struct{ Node, By string }
-	// Seal has a standby's companion promise Epoch and say how far it is.
+	Probe struct {
+		Node, By string
+		Round    uint64
+	}
+	// Seal has a companion promise Epoch and say how far its PostgreSQL is. It may go to a
+	// primary of an older epoch too: that one then confirms nothing any more, and can be
+	// elected again if the answer says so.
 	Seal struct {
 		Node  string
 		Epoch Epoch
@@ -183,8 +195,8 @@ type (
 		Node  string
 		Epoch Epoch
 	}
-	// Promote has the elected node become primary. Fetch names members whose relays
-	// have WAL that it lacks, best first; WAL up to Until is wanted before promotion.
+	// Promote has the elected node become primary, or go on as one. WAL up to Until is
+	// wanted before that, if it is not zero: others have it, and the node lacks it.
 	Promote struct {
 		Node  string
 		Epoch Epoch

@@ -80,7 +80,8 @@ func DefaultSettings() Settings {
 }
 
 // A SyncSet says whose flushes have counted for commits: any K of Members. An
-// election needs len(Members) - K + 1 of them. The primary itself is never listed.
+// election needs len(Members) - K + 1 of them. K is 0 where commits wait for nobody. Who
+// was elected out of a set stays listed until others have what it has.
 type SyncSet struct {
 	Members []string `json:"members"`
 	K       int      `json:"k"`
@@ -99,10 +100,17 @@ type State struct {
 	Primary string  `json:"primary"` // of Epoch; in PhaseFenced who was it last
 	SyncSet SyncSet `json:"sync_set"`
 
+	// Until is what Primary was still to fetch when it was elected, zero otherwise. As long
+	// as it is set, Primary may lack commits that were acknowledged.
+	Until wal.Position `json:"until"`
+	// LongestLease is the longest that may have been granted since the last election.
+	LongestLease time.Duration `json:"longest_lease"`
+
 	Timeline  wal.Timeline `json:"timeline"`   // of the last epoch that was ready
 	SwitchLSN wal.LSN      `json:"switch_lsn"` // where Timeline began; 0 if it is the first
 
 	Switchover *Switchover  `json:"switchover,omitempty"` // the one under way
+	Cancelled  string       `json:"cancelled,omitempty"`  // why the last one ended before its fence
 	History    []Transition `json:"history"`              // newest last; at most HistoryLimit
 }
 
@@ -117,6 +125,18 @@ func (s *State) Member(name string) (Member, bool) {
 		}
 	}
 	return Member{}, false
+}
+
+// Began returns the epoch that began timeline t, by becoming ready on it first; false if
+// the history does not tell. A node that got t in an older epoch has another timeline of
+// that number: two promotions of which one failed may both have taken it.
+func (s *State) Began(t wal.Timeline) (Epoch, bool) {
+	for _, h := range s.History {
+		if h.Timeline == t {
+			return h.Epoch, true
+		}
+	}
+	return 0, false
 }
 
 // A Transition is how one epoch came to be, or failed to.

@@ -2,9 +2,7 @@ package pgctl
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -41,7 +39,7 @@ func processTree(root int) ([]proc, error) {
 	return tree, nil
 }
 
-// readProc reads one process's state and parent; ok is false if it is gone.
+// readProc reads one process's state, parent and start; ok is false if it is gone.
 func readProc(pid int) (q proc, ok bool, err error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if gone(err) {
@@ -56,9 +54,8 @@ func readProc(pid int) (q proc, ok bool, err error) {
 	if _, err := fmt.Sscanf(string(rest), " %c %d", &q.state, &q.parent); err != nil {
 		return proc{}, false, fmt.Errorf("pgctl: cannot read %q: %w", stat, err)
 	}
-	return q, true, nil
-}
-
-func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
+	if fields := bytes.Fields(rest); len(fields) >= 20 { // the name is field 2, starttime 22
+		q.start, err = strconv.ParseUint(string(fields[19]), 10, 64)
+	}
+	return q, true, err
 }

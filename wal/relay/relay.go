@@ -39,9 +39,10 @@ type Relay struct {
 	sources     atomic.Pointer[[]*pgconn.Config]
 	behindRelay atomic.Bool // the source is one
 	users       atomic.Pointer[map[string]replication.Verifier]
-	resume      chan struct{}  // holds one: the sources have changed
-	removed     wal.LSN        // follow's own; the source no longer has what comes there
-	serving     sync.WaitGroup // every goroutine that Run and Serve start
+	resume      chan struct{}   // holds one: the sources have changed
+	removed     wal.LSN         // follow's own; the source no longer has what comes there
+	doubted     map[string]bool // follow's own; sources, by address, that may not answer
+	serving     sync.WaitGroup  // every goroutine that Run and Serve start
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -101,6 +102,7 @@ func New(cfg Config) (*Relay, error) {
 		backfills: make(chan struct{}, maxBackfills), known: make(chan struct{}), resume: make(chan struct{}, 1),
 		sessions: make(map[*session]struct{}),
 	}
+	r.replicator.gated = cfg.Gate != nil
 	r.frames = newFrameCache(&r.replicator.compressed)
 	r.server = r.newServer()
 	if cfg.Acknowledge.Mode == ConfirmReceipt && cfg.SpoolDir == "" {
@@ -117,9 +119,10 @@ func New(cfg Config) (*Relay, error) {
 func (r *Relay) Replicator() *Replicator { return r.replicator }
 
 // SetSource changes where WAL comes from. The stream is taken up at the new
-// source where it stands; subscribers stay connected.
+// source where it stands; subscribers stay connected. Without any the relay
+// leaves its source, takes no more WAL, and goes on to serve what it has.
 func (r *Relay) SetSource(source []*pgconn.Config) error {
-	if len(source) == 0 {
+	if len(source) == 0 && !r.cfg.SourceLater {
 		return errors.New("relay: no source: say where the WAL is to come from")
 	}
 	r.sources.Store(&source)
@@ -132,6 +135,7 @@ func (r *Relay) SetSource(source []*pgconn.Config) error {
 
 // Release has Config.Gate asked again, and the source told.
 func (r *Relay) Release() {
+	r.replicator.released.Store(true)
 	r.replicator.kickSource()
 }
 
@@ -333,6 +337,17 @@ func (r *Relay) knownBranch(ctx context.Context, most time.Duration) (*branch, e
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// Holds reports whether what was written at p is part of what is relayed, or will
+// be: of the history of the timeline that it is on. It is false while there is none.
+func (r *Relay) Holds(p wal.Position) bool {
+	b := r.branch.Load()
+	if b == nil {
+		return false
+	}
+	s, ok := b.span(p.Timeline)
+	return ok && p.LSN <= s.end
 }
 
 // closeSpool writes down what there is to keep.
