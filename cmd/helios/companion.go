@@ -28,8 +28,8 @@ type companion struct {
 	timeout               time.Duration
 	asJSON                bool
 
-	client *client.Client
-	count  int // of addresses
+	options client.Options
+	client  *client.Client
 }
 
 // flags declares what all commands that ask a companion have.
@@ -85,22 +85,25 @@ func (c *companion) open() error {
 	if c.timeout <= 0 {
 		return c.usage("--timeout must be more than 0")
 	}
-	options := client.Options{Timeout: c.timeout}
+	c.options.Timeout = c.timeout
 	var err error
-	if options.TLS, err = clientTLS(cmp.Or(c.tls, os.Getenv("HELIOS_TLS"))); err != nil {
+	if c.options.TLS, err = clientTLS(cmp.Or(c.tls, os.Getenv("HELIOS_TLS"))); err != nil {
 		return failed(fmt.Errorf("%s: %w", c.name, err), "helios cert makes certificates; --tls names the directory of one")
 	}
 	if file := cmp.Or(c.tokenFile, os.Getenv("HELIOS_TOKEN_FILE")); file != "" {
-		if options.Token, err = config.ReadToken(file); err != nil {
+		if c.options.Token, err = config.ReadToken(file); err != nil {
 			return failed(fmt.Errorf("%s: %w", c.name, err), "")
 		}
 	}
-	addrs := strings.Split(cmp.Or(c.addrs, os.Getenv("HELIOS_COMPANION"), localCompanions), ",")
-	c.count = len(addrs)
-	if c.client, err = client.New(addrs, options); err != nil {
+	if c.client, err = client.New(c.addresses(), c.options); err != nil {
 		return c.usage("--companion: " + err.Error())
 	}
 	return nil
+}
+
+// addresses are where companions are looked for.
+func (c *companion) addresses() []string {
+	return strings.Split(cmp.Or(c.addrs, os.Getenv("HELIOS_COMPANION"), localCompanions), ",")
 }
 
 // clientTLS reads the certificates in dir; nil for no directory.

@@ -73,7 +73,7 @@ func commands() []command {
 	return []command{
 		serverCommand(), statusCommand(), watchCommand(), topologyCommand(), lagCommand(), historyCommand(),
 		switchoverCommand(), promoteCommand(), failoverCommand(), pauseCommand(), resumeCommand(), maintenanceCommand(),
-		settingsCommand(), replicasCommand(), reinitCommand(), configCommand(), certCommand(),
+		settingsCommand(), replicasCommand(), reinitCommand(), doctorCommand(), configCommand(), certCommand(),
 		demoCommand(), routeCommand(), pingCommand(), benchCommand(), walCommand(), versionCommand(), helpCommand(),
 	}
 }

@@ -69,7 +69,7 @@ func (w *watching) run(ctx context.Context, s streams, args []string) error {
 // hopeless reports whether every companion was tried, and none has told anything.
 func (w *watching) hopeless() bool {
 	w.failed++
-	return w.last == nil && w.failed >= w.companion.count
+	return w.last == nil && w.failed >= len(w.companion.addresses())
 }
 
 // lost says once that the stream has ended.
