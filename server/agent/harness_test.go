@@ -6,10 +6,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,6 +58,7 @@ func newTeam(t *testing.T, names ...string) *team {
 	dir, err := pgctl.MakeTempDir("helios-agent-")
 	pgtest.OK(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	reap(t, dir)
 	m := &team{t: t, dir: dir, silent: map[string]bool{}, leased: 2 * time.Second, reports: map[string]failover.Report{}, heard: make(chan struct{})}
 	m.as = failover.Assignment{Leader: "test", Term: 1, Phase: failover.PhaseForming}
 	for _, name := range names {
@@ -67,6 +70,21 @@ func newTeam(t *testing.T, names ...string) *team {
 		}
 	})
 	return m
+}
+
+// reap ends the servers in dir when this process has ended, by whatever cause:
+// the input of a shell then ends.
+func reap(t *testing.T, dir string) {
+	t.Helper()
+	in, hold, err := os.Pipe()
+	pgtest.OK(t, err)
+	defer in.Close()
+	t.Cleanup(func() { hold.Close() })
+	const script = `trap "" INT TERM HUP; read -r _; for f in "$0"/*/postmaster.pid; do [ -f "$f" ] && kill -QUIT "$(head -n 1 "$f")"; done; sleep 1; rm -rf "$0"`
+	shell := exec.Command("/bin/sh", "-c", script, dir)
+	shell.Stdin, shell.Dir, shell.SysProcAttr = in, "/", &syscall.SysProcAttr{Setsid: true}
+	pgtest.OK(t, shell.Start())
+	go shell.Wait()
 }
 
 // add makes a node.

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -41,6 +42,9 @@ func (a *Agent) begun() {
 // ended notes that the server has ended. Nothing will be confirmed any more, and
 // the leader need not wait for the end of the lease.
 func (a *Agent) ended(ctx context.Context) {
+	if a.pg.Running() {
+		return // another one has begun meanwhile
+	}
 	now := a.clock()
 	a.lease.GiveBack(now)
 	a.mu.Lock()
@@ -123,6 +127,9 @@ func (a *Agent) probe(parent context.Context) bool {
 	defer doubt.Stop()
 	select {
 	case err := <-asked:
+		if err == nil {
+			a.acting.warm(ctx) // what is done in a hurry needs no new backend
+		}
 		if lives(err) {
 			return true
 		}
@@ -143,11 +150,11 @@ func (a *Agent) probe(parent context.Context) bool {
 	return !a.pg.Running() // its end is a sign as well, and noticed elsewhere
 }
 
-// lives reports whether what became of a question is a sign of life: an answer,
-// and be it an error.
+// lives reports whether what became of a question is no silence: an answer, and
+// be it an error, or that nobody listens, as at the beginning of a start. Who does
+// not take connections any more has a full backlog (EAGAIN, of a Unix socket).
 func lives(err error) bool {
-	_, refused := errors.AsType[*pgconn.PgError](err)
-	return err == nil || refused
+	return !pgconn.Timeout(err) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errSilent) && !errors.Is(err, syscall.EAGAIN)
 }
 
 // ask asks the server what it is.

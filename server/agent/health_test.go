@@ -1,7 +1,13 @@
 package agent
 
 import (
+	"context"
+	"fmt"
+	"io"
+	"syscall"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/wal"
@@ -31,6 +37,26 @@ func TestAServerIsHungAfterTwoSilentQuestionsWithoutWAL(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestSilenceIsNoAnswerInTime(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"an answer":                  {nil, true},
+		"a refusal":                  {&pgconn.PgError{Code: "57P03"}, true},
+		"nobody listens yet":         {fmt.Errorf("dial: %w", syscall.ECONNREFUSED), true},
+		"there is no socket yet":     {fmt.Errorf("dial: %w", syscall.ENOENT), true},
+		"the connection has ended":   {io.ErrUnexpectedEOF, true},
+		"nobody takes connections":   {fmt.Errorf("dial: %w", syscall.EAGAIN), false},
+		"the time has passed":        {fmt.Errorf("query: %w", context.DeadlineExceeded), false},
+		"it has, for the connection": {errSilent, false},
+	} {
+		if got := lives(tt.err); got != tt.want {
+			t.Errorf("%s: lives(%v) = %v, want %v", name, tt.err, got, tt.want)
+		}
 	}
 }
 

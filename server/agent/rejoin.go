@@ -79,6 +79,9 @@ func (a *Agent) ladder(ctx context.Context, as failover.Assignment, from pgctl.R
 	}
 	plan := failover.Rejoin(a.localData(local), opt.History, opt.Target, opt.SystemID)
 	a.log.InfoContext(ctx, "how the server comes back", "step", string(plan.Step), "reason", plan.Reason)
+	if plan.Step != failover.RejoinStart && a.relay.Replicator().Position().Timeline >= opt.Target {
+		a.relay.Forget() // it may have followed where this node has been
+	}
 	switch plan.Step {
 	case failover.RejoinStart:
 	case failover.RejoinRewind:
