@@ -47,6 +47,7 @@ type Agent struct {
 	source  sync.Mutex    // held while the relay's source is changed
 	sourced string        // guarded by source; what it was changed to
 	follows atomic.Uint64 // the epoch for which that was
+	turns   atomic.Int64  // how often the walreceiver was brought back
 
 	mu        sync.Mutex
 	as        failover.Assignment

@@ -46,6 +46,7 @@ type team struct {
 	silent  map[string]bool     // nodes that are cut off from the leader
 	leased  time.Duration       // what the primary is granted
 	reports map[string]failover.Report
+	history []failover.Transition // the epochs that were ready
 	heard   chan struct{}
 }
 
@@ -131,7 +132,7 @@ func (m *team) state() *failover.State {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s.Epoch, s.Phase, s.Timeline, s.SwitchLSN = m.as.Epoch, m.as.Phase, m.as.Timeline, m.as.SwitchLSN
+	s.Epoch, s.Phase, s.Timeline, s.SwitchLSN, s.History = m.as.Epoch, m.as.Phase, m.as.Timeline, m.as.SwitchLSN, m.history
 	return &s
 }
 
@@ -307,15 +308,23 @@ func (m *team) failover(to *testNode, set failover.SyncSet, others ...*testNode)
 // promote makes the elected node the primary.
 func (m *team) promote(to *testNode, p failover.Promote) failover.Promoted {
 	m.t.Helper()
+	done := m.ascend(to, p)
+	m.change(func(as *failover.Assignment) {
+		as.Phase, as.Timeline, as.SwitchLSN = failover.PhaseReady, done.Timeline, done.SwitchLSN
+		m.history = append(m.history, failover.Transition{Epoch: p.Epoch, Timeline: done.Timeline})
+	})
+	return done
+}
+
+// ascend makes the elected node the primary, and tells nobody.
+func (m *team) ascend(to *testNode, p failover.Promote) failover.Promoted {
+	m.t.Helper()
 	began := time.Now()
 	done := to.Promote(pgtest.Context(m.t), p)
 	m.t.Logf("FIGURES promotion of %s: %v, %+v", to.member.Name, time.Since(began), done)
 	if done.Err != "" {
 		m.t.Fatalf("promotion of %s: %s", to.member.Name, done.Err)
 	}
-	m.change(func(as *failover.Assignment) {
-		as.Phase, as.Timeline, as.SwitchLSN = failover.PhaseReady, done.Timeline, done.SwitchLSN
-	})
 	return done
 }
 

@@ -189,7 +189,8 @@ func (a *Agent) note(f facts) {
 		state = failover.ServerDiverged
 	}
 	news := !a.known || a.state != state ||
-		f.Recovery != a.facts.Recovery || f.Timeline != a.facts.Timeline || f.Receiver != a.facts.Receiver
+		f.Recovery != a.facts.Recovery || f.Timeline != a.facts.Timeline || f.Receiver != a.facts.Receiver ||
+		f.Host != a.facts.Host || f.Port != a.facts.Port
 	if state == failover.ServerUp {
 		a.reason, a.back = "", false
 	}
