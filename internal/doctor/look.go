@@ -13,6 +13,7 @@ import (
 
 	"github.com/heliosdb/helios/internal/certs"
 	"github.com/heliosdb/helios/internal/pgctl"
+	"github.com/heliosdb/helios/server/api"
 	"github.com/heliosdb/helios/server/client"
 )
 
@@ -39,7 +40,7 @@ func Look(ctx context.Context, r Request) *Picture {
 		p.Err = err
 	} else {
 		defer asked.Close()
-		p.Overview, p.Err = asked.Cluster(ctx)
+		p.Overview, p.Err = overviewOf(ctx, asked)
 	}
 	var looking sync.WaitGroup
 	p.lookAtCompanions(ctx, r, &looking)
@@ -50,6 +51,32 @@ func Look(ctx context.Context, r Request) *Picture {
 	p.lookAgain(ctx, r)
 	p.Local.Jumped = time.Now().Round(0).Sub(began.Round(0)) - time.Since(began)
 	return p
+}
+
+// How long a cluster may be without a leader before that is worth telling: an election
+// takes no longer.
+const (
+	electing   = 3 * time.Second
+	askedAgain = 200 * time.Millisecond
+)
+
+// overviewOf asks until somebody leads, but not for long.
+func overviewOf(ctx context.Context, c *client.Client) (*api.Overview, error) {
+	patience := time.NewTimer(electing)
+	defer patience.Stop()
+	for {
+		o, err := c.Cluster(ctx)
+		if err != nil || o.Leader.Name != "" {
+			return o, err
+		}
+		select {
+		case <-time.After(askedAgain):
+		case <-patience.C:
+			return o, nil
+		case <-ctx.Done():
+			return o, nil
+		}
+	}
 }
 
 // lookAtCompanions asks each member's companion, and that one only.
