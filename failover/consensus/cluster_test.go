@@ -39,7 +39,7 @@ func newCluster(t *testing.T, names ...string) *cluster {
 		}
 	})
 	first := c.open(names[0])
-	ok(t, first.Bootstrap(c.within(time.Minute), failover.Member{Name: names[0], Companion: first.addr}))
+	ok(t, first.Bootstrap(c.within(time.Minute), failover.Member{Name: names[0], Companion: first.addr, Witness: true}))
 	for _, name := range names[1:] {
 		m := c.open(name)
 		ok(t, first.AddVoter(c.within(time.Minute), name, m.addr))
@@ -167,7 +167,9 @@ func (c *cluster) others(m *member) []*member {
 
 // numbered is a command that leaves its number in the state.
 func numbered(n int) failover.Command {
-	return failover.Command{Join: &failover.Member{Name: fmt.Sprintf("number%d", n), Companion: "c:1", Postgres: "p:1", Priority: n}}
+	return failover.Command{Join: &failover.Member{
+		Name: fmt.Sprintf("number%d", n), Companion: fmt.Sprintf("companion:%d", n), Postgres: fmt.Sprintf("postgres:%d", n), Priority: n,
+	}}
 }
 
 // highest is the newest number that a state has.
@@ -192,8 +194,8 @@ func apply(s *failover.State, c failover.Command) (*failover.State, error) {
 	switch {
 	case c.Join != nil:
 		next.Members = append(slices.Clone(s.Members), *c.Join)
-	case c.Leave != "":
-		next.Members = slices.DeleteFunc(slices.Clone(s.Members), func(m failover.Member) bool { return m.Name == c.Leave })
+	case c.Pause != nil:
+		next.Paused = *c.Pause
 	default:
 		return nil, errors.New("there is no switchover to cancel")
 	}

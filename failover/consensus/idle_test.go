@@ -32,7 +32,7 @@ func BenchmarkIdle(b *testing.B) {
 func BenchmarkPropose(b *testing.B) {
 	nodes := threeOnLoopback(b, consensus.Timings{})
 	for b.Loop() {
-		if err := nodes[0].Propose(b.Context(), failover.Command{Leave: "nobody"}); err != nil {
+		if err := nodes[0].Propose(b.Context(), failover.Command{Pause: new(true)}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -89,7 +89,8 @@ func (i *identity) found() error {
 
 // AddVoter makes the node at addr a voter, whether it is new, had no vote, or
 // has another address now. Only the leader can. The node has to answer there: one voter
-// that cannot be reached is enough to stop a small cluster for good.
+// that cannot be reached is enough to stop a small cluster for good. It may not
+// have the log yet when AddVoter returns.
 func (n *Node) AddVoter(ctx context.Context, name, addr string) error {
 	if err := n.reach(ctx, name, addr); err != nil {
 		return err

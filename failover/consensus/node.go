@@ -79,8 +79,14 @@ type Node struct {
 }
 
 // Open opens the node in c.Dir. It takes part in its cluster at once, if it is a member of one;
-// a new one waits until it is added by the leader, or until Bootstrap.
-func Open(c Config) (*Node, error) {
+// a new one waits until it is added by the leader, or until Bootstrap. If Open
+// fails, the stream layer is closed.
+func Open(c Config) (n *Node, err error) {
+	defer func() {
+		if err != nil && c.Stream != nil {
+			_ = c.Stream.Close() // it may be closed already
+		}
+	}()
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -89,8 +95,7 @@ func Open(c Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("consensus: %w", err)
 	}
-	n, err := start(c, store, log)
-	if err != nil {
+	if n, err = start(c, store, log); err != nil {
 		return nil, errors.Join(fmt.Errorf("consensus: %w", err), store.Close())
 	}
 	return n, nil

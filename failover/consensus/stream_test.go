@@ -66,7 +66,7 @@ func threeOnLoopback(t testing.TB, timings consensus.Timings) []*consensus.Node 
 		nodes = append(nodes, node)
 		var err error
 		if name == "n1" {
-			err = node.Bootstrap(t.Context(), failover.Member{Name: name, Companion: addr})
+			err = node.Bootstrap(t.Context(), failover.Member{Name: name, Companion: addr, Witness: true})
 		} else {
 			err = nodes[0].AddVoter(t.Context(), name, addr)
 		}
@@ -129,11 +129,11 @@ func (closedListener) Addr() net.Addr            { return consensus.Address("") 
 
 func TestAStreamToAnotherThanMeantIsRefused(t *testing.T) {
 	nodes := threeOnLoopback(t, consensus.Timings{})
-	_, addr := nodes[1].Servers()[1], nodes[1].Servers()[1].Address
-	wants(t, "AddVoter of n4 at n2's address", nodes[0].AddVoter(t.Context(), "n4", addr), consensus.ErrOtherNode)
+	n2 := nodes[0].Servers()[1]
+	wants(t, "AddVoter of n4 at n2's address", nodes[0].AddVoter(t.Context(), "n4", n2.Address), consensus.ErrOtherNode)
 
 	stranger, strange := onLoopback(t, "n4", consensus.Timings{})
-	ok(t, stranger.Bootstrap(t.Context(), failover.Member{Name: "n4", Companion: strange}))
+	ok(t, stranger.Bootstrap(t.Context(), failover.Member{Name: "n4", Companion: strange, Witness: true}))
 	wants(t, "AddVoter of a node of another cluster", nodes[0].AddVoter(t.Context(), "n4", strange), consensus.ErrOtherCluster)
 	if got := len(stranger.Servers()); got != 1 {
 		t.Errorf("the stranger knows %d nodes, want itself alone", got)

@@ -20,7 +20,14 @@ import (
 // account is the user that servers run as and that owns their files.
 type account struct {
 	uid, gid int
-	change   bool // this process is root and has to become that user
+	change   bool   // this process is root and has to become that user
+	password string // for a tool that connects somewhere
+}
+
+// withPassword returns the account with a password that its tools connect with.
+func (a account) withPassword(password string) account {
+	a.password = password
+	return a
 }
 
 // serverUser returns this process's own user, or for root the user postgres,
@@ -110,9 +117,9 @@ func (a account) own(path string) error {
 	return os.Chown(path, a.uid, a.gid)
 }
 
-// mkdir makes dir for the server's user; one that exists is left as it is.
-func (a account) mkdir(dir string, mode fs.FileMode) error {
-	switch err := os.Mkdir(dir, mode); {
+// mkdir makes dir for the server's user alone; one that exists is left as it is.
+func (a account) mkdir(dir string) error {
+	switch err := os.Mkdir(dir, 0o700); {
 	case errors.Is(err, fs.ErrExist):
 		return nil
 	case err != nil:
@@ -169,6 +176,9 @@ func (a account) prepare(cmd *exec.Cmd) {
 		}
 	}
 	cmd.Env = append(cmd.Env, "LC_ALL=C")
+	if a.password != "" {
+		cmd.Env = append(cmd.Env, "PGPASSWORD="+a.password)
+	}
 	if cmd.Dir == "" {
 		cmd.Dir = "/" // the caller's own may be closed to the server's user
 	}
@@ -177,17 +187,24 @@ func (a account) prepare(cmd *exec.Cmd) {
 // output runs a program to its end and returns what it printed. The error
 // quotes what it said on standard error.
 func (a account) output(ctx context.Context, program string, args ...string) (string, error) {
+	stdout, _, err := a.run(ctx, program, args...)
+	return stdout, err
+}
+
+// run is output that returns what the program said on standard error, too.
+func (a account) run(ctx context.Context, program string, args ...string) (printed, said string, err error) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	a.prepare(cmd)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second // a child of a killed tool may hold the pipes
-	err := cmd.Run()
+	err = cmd.Run()
+	said = strings.TrimSpace(stderr.String())
 	if ctx.Err() != nil {
-		return "", context.Cause(ctx)
+		return "", said, context.Cause(ctx)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s: %w: %s", filepath.Base(program), err, strings.TrimSpace(stderr.String()))
+		return "", said, fmt.Errorf("%s: %w: %s", filepath.Base(program), err, said)
 	}
-	return stdout.String(), nil
+	return stdout.String(), said, nil
 }

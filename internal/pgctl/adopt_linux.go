@@ -39,7 +39,7 @@ func unreadable(pid int, dir string, err error) error {
 	process, noProcess := os.Stat(fmt.Sprintf("/proc/%d", pid))
 	data, noData := os.Stat(dir)
 	if noProcess != nil || noData != nil {
-		return noData
+		return ignoreGone(noData)
 	}
 	if process.Sys().(*syscall.Stat_t).Uid != data.Sys().(*syscall.Stat_t).Uid {
 		return nil

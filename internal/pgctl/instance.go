@@ -36,6 +36,10 @@ type Config struct {
 	// set in it but what Settings and Configure say, and the port and the socket
 	// directory if they are not zero; those of a running server are its own.
 	Detached bool
+	// State is a directory for what has to outlive the data directory, or must not
+	// be in it while it is rewound. It is made when it is needed; "" means
+	// Dir + ".pgctl".
+	State string
 }
 
 // Instance is one PostgreSQL server of this machine, running or not. Its
@@ -73,6 +77,7 @@ func New(cfg Config) (*Instance, error) {
 	cfg.Dir = filepath.Clean(cfg.Dir)
 	cfg.Name = cmp.Or(cfg.Name, filepath.Base(cfg.Dir))
 	cfg.Log = cmp.Or(cfg.Log, cfg.Dir+".log")
+	cfg.State = cmp.Or(cfg.State, cfg.Dir+".pgctl")
 	cfg.Superuser = cmp.Or(cfg.Superuser, Superuser)
 	if !cfg.Detached {
 		cfg.SocketDir = cmp.Or(cfg.SocketDir, filepath.Dir(cfg.Dir))
@@ -154,7 +159,7 @@ func (i *Instance) Connect(ctx context.Context) (*pgx.Conn, error) {
 func (i *Instance) Init(ctx context.Context) error {
 	i.control.Lock()
 	defer i.control.Unlock()
-	if err := i.user.mkdir(i.cfg.Dir, 0o700); err != nil {
+	if err := i.user.mkdir(i.cfg.Dir); err != nil {
 		return i.failed(err)
 	}
 	args := []string{

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -66,4 +67,9 @@ func (l lockFile) host() string {
 		return "::1"
 	}
 	return l.listen
+}
+
+// gone reports whether an error means that a file or a process is not there.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
 }

@@ -2,9 +2,7 @@ package pgctl
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -60,8 +58,4 @@ func readProc(pid int) (q proc, ok bool, err error) {
 		q.start, err = strconv.ParseUint(string(fields[19]), 10, 64)
 	}
 	return q, true, err
-}
-
-func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
 }

@@ -89,7 +89,7 @@ func (i *Instance) Status() string {
 // launch starts the postmaster; from is where in the log its output begins.
 func (i *Instance) launch() (from int64, err error) {
 	if i.cfg.SocketDir != "" {
-		if err := i.user.mkdir(i.cfg.SocketDir, 0o700); err != nil {
+		if err := i.user.mkdir(i.cfg.SocketDir); err != nil {
 			return 0, err
 		}
 	}
@@ -101,6 +101,9 @@ func (i *Instance) launch() (from int64, err error) {
 	from, err = log.Seek(0, io.SeekEnd)
 	if err != nil {
 		return 0, err
+	}
+	if i.isBroken() {
+		return 0, ErrBroken
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -58,6 +58,7 @@ type Agent struct {
 	downSeq   uint64         // the last report before that
 	elsewhere time.Duration  // since when another node is known to be primary; 0 if it is not
 	stoppedIn failover.Epoch // Stop was told in it
+	cloned    bool           // what the leader wished for when it said so is done
 	pointed   string         // primary_conninfo, as it was written last
 	misled    time.Duration  // since when the walreceiver is at another upstream than the own relay; 0 if it is not
 	requests  requests
@@ -110,7 +111,7 @@ func (a *Agent) makeRelay() error {
 			r.WALDir = dir
 		}
 	}
-	a.gate = &gate{clock: a.clock, lease: a.lease}
+	a.gate = &gate{clock: a.clock, lease: a.lease, settled: a.tell}
 	r.Gate = a.gate.confirm
 	made, err := relay.New(r)
 	if err != nil {
@@ -228,6 +229,13 @@ func poke(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// tell has the leader told at once.
+func (a *Agent) tell() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tellLocked()
 }
 
 // tellLocked has the leader told at once.

@@ -23,17 +23,19 @@ type gate struct {
 	clock    func() time.Duration
 	lease    *Lease
 	standbys quorum
+	settled  func() // called when K of a new set have what was confirmed without them
 
-	mu      sync.Mutex
-	local   string             // the local server, as the relay names it
-	epoch   failover.Epoch     // whose primary the local server is; 0 if it is none
-	fenced  failover.Epoch     // the newest epoch that is known
-	stops   bool               // the primary is being stopped in order
-	given   bool               // set is that of epoch
-	set     failover.SyncSet   // by whose flushes it confirms
-	changed wal.LSN            // where the WAL ended when set came into force
-	told    relay.Confirmation // on timeline; it never goes back
-	on      wal.Timeline
+	mu        sync.Mutex
+	local     string             // the local server, as the relay names it
+	epoch     failover.Epoch     // whose primary the local server is; 0 if it is none
+	fenced    failover.Epoch     // the newest epoch that is known
+	stops     bool               // the primary is being stopped in order
+	given     bool               // set is that of epoch
+	set       failover.SyncSet   // by whose flushes it confirms
+	changed   wal.LSN            // where the WAL ended when set came into force
+	unsettled bool               // K of set did not have everything up to there when that was looked at last
+	told      relay.Confirmation // on timeline; it never goes back
+	on        wal.Timeline
 }
 
 // confirm is Config.Gate of the relay: everything that has arrived, or what K of
@@ -41,26 +43,35 @@ type gate struct {
 // primary is told anything: a relay of another node that has come to the primary's
 // own walsender would else release the commits that wait there.
 func (g *gate) confirm(q relay.Question) relay.Confirmation {
+	told, settled := g.decide(q)
+	if settled {
+		g.settled()
+	}
+	return told
+}
+
+// decide is confirm, and reports whether the set has come to be settled.
+func (g *gate) decide(q relay.Question) (told relay.Confirmation, settled bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if q.Source != g.local || g.epoch == 0 {
-		return relay.Confirmation{}
+		return relay.Confirmation{}, false
 	}
 	if q.Timeline != g.on {
 		g.on, g.told = q.Timeline, relay.Confirmation{}
 	}
 	next, may := g.allowsLocked(q)
-	if !may {
-		return g.told
+	if may && g.unsettled && next.Flush >= g.changed {
+		g.unsettled, settled = false, true
 	}
 	// Right before it is told: whatever took long is behind us.
-	if !g.lease.Valid(g.clock(), g.epoch) {
-		return g.told
+	if !may || !g.lease.Valid(g.clock(), g.epoch) {
+		return g.told, settled
 	}
 	g.told = relay.Confirmation{
 		Write: max(g.told.Write, next.Write), Flush: max(g.told.Flush, next.Flush), Apply: max(g.told.Apply, next.Apply),
 	}
-	return g.told
+	return g.told, settled
 }
 
 // allowsLocked returns what may be confirmed while the lease holds, and false if
@@ -87,15 +98,18 @@ func (g *gate) reign(epoch failover.Epoch) {
 	g.fenced = max(g.fenced, epoch)
 }
 
-// use makes set the one by whose flushes is confirmed in epoch.
-func (g *gate) use(epoch failover.Epoch, set failover.SyncSet) {
+// use makes set the one by whose flushes is confirmed in epoch, and reports
+// whether that changes anything.
+func (g *gate) use(epoch failover.Epoch, set failover.SyncSet) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if epoch != g.epoch || epoch == 0 || g.given && sameSet(set, g.set) {
-		return
+		return false
 	}
 	// What was confirmed until now by the set before has arrived.
+	g.unsettled = true
 	g.set, g.given, g.changed = failover.SyncSet{Members: slices.Clone(set.Members), K: set.K}, true, g.standbys.Position().LSN
+	return true
 }
 
 // fence says that there is an epoch: commits of older ones are not confirmed any

@@ -19,7 +19,6 @@ import (
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/internal/pgctl"
 	"github.com/heliosdb/helios/internal/pgtest"
-	"github.com/heliosdb/helios/wal"
 	"github.com/heliosdb/helios/wal/relay"
 )
 
@@ -71,7 +70,7 @@ func newTeam(t *testing.T, names ...string) *team {
 }
 
 // add makes a node.
-func (m *team) add(name string) *testNode {
+func (m *team) add(name string, edit ...func(*Config)) *testNode {
 	m.t.Helper()
 	port, err := pgtest.TakePort(m.t.Context())
 	pgtest.OK(m.t, err)
@@ -84,6 +83,9 @@ func (m *team) add(name string) *testNode {
 		Relay: relay.Config{BufferSize: 64 << 20}, PeerConn: peerConn, Conninfo: "user=postgres sslmode=disable",
 		Clock: func() time.Duration { return Boottime() + time.Duration(n.lag.Load()) },
 		Log:   slog.New(slog.NewTextHandler(testLog{m.t, name}, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	}
+	for _, e := range edit {
+		e(&n.cfg)
 	}
 	m.nodes = append(m.nodes, n)
 	m.t.Cleanup(n.end)
@@ -202,8 +204,14 @@ func (m *team) change(edit func(*failover.Assignment)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	edit(&m.as)
+	m.as.Number++
 	close(m.heard)
 	m.heard = make(chan struct{})
+}
+
+// setGate changes by whose flushes the primary confirms.
+func (m *team) setGate(set failover.SyncSet) {
+	m.change(func(as *failover.Assignment) { as.Gate = set })
 }
 
 // cut separates a node from the leader, or brings it back.
@@ -339,5 +347,3 @@ func await(t *testing.T, what string, done func() bool) {
 var async = failover.SyncSet{}
 
 func semisync(names ...string) failover.SyncSet { return failover.SyncSet{Members: names, K: 1} }
-
-var _ = wal.LSN(0)

@@ -141,7 +141,7 @@ type frameHead struct {
 	lz4      bool
 }
 
-var packers = sync.Pool{New: func() any { return new(packer) }}
+var compressors = sync.Pool{New: func() any { return new(lz4.Compressor) }}
 
 // appendFrame appends a whole CopyData message.
 func appendFrame(dst []byte, h frameHead, data []byte) []byte {
@@ -182,9 +182,12 @@ func appendLZ4(dst, data []byte) ([]byte, int) {
 	if need := at + most; cap(dst) < need {
 		dst = append(make([]byte, 0, max(need, at+lz4.CompressBlockBound(len(data)))), dst...)
 	}
-	p := packers.Get().(*packer)
-	defer packers.Put(p)
-	n := p.pack(dst[at:at+most], data)
+	c := compressors.Get().(*lz4.Compressor)
+	defer compressors.Put(c)
+	n, err := c.CompressBlock(data, dst[at:at+most])
+	if err != nil || n == 0 { // it did not fit, or cannot be compressed
+		return dst[:at], 0
+	}
 	return dst[:at+n], n
 }
 

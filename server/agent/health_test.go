@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"testing"
+
+	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/wal"
+)
+
+func TestAServerIsHungAfterTwoSilentQuestionsWithoutWAL(t *testing.T) {
+	type look struct {
+		answered bool
+		at       wal.LSN
+		want     bool
+	}
+	for name, looks := range map[string][]look{
+		"it answers":                 {{true, 1, false}, {true, 1, false}, {true, 1, false}},
+		"silent once":                {{true, 1, false}, {false, 1, false}, {true, 1, false}, {false, 1, false}},
+		"silent twice":               {{true, 1, false}, {false, 1, false}, {false, 1, true}},
+		"it still is after that":     {{false, 1, false}, {false, 1, true}, {false, 1, true}},
+		"silent, and writes WAL":     {{false, 1, false}, {false, 2, false}, {false, 3, false}, {false, 4, false}},
+		"and then writes none":       {{false, 1, false}, {false, 2, false}, {false, 2, false}, {false, 2, true}},
+		"it wrote before the first":  {{true, 1, false}, {false, 5, false}, {false, 5, true}},
+		"an answer after a long one": {{false, 1, false}, {false, 1, true}, {true, 1, false}, {false, 1, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s suspicion
+			for i, l := range looks {
+				if got := s.after(l.answered, wal.Position{Timeline: 1, LSN: l.at}); got != l.want {
+					t.Errorf("look %d, answered %v at %s: hung %v, want %v", i, l.answered, l.at, got, l.want)
+				}
+			}
+		})
+	}
+}
+
+func TestOlderAssignmentsAreKnownByTermAndNumber(t *testing.T) {
+	base := failover.Assignment{Term: 5, Number: 9, Epoch: 7, Phase: failover.PhaseElected}
+	for name, tt := range map[string]struct {
+		edit func(*failover.Assignment)
+		want bool
+	}{
+		"the same":                         {func(*failover.Assignment) {}, false},
+		"an older leader's, a newer epoch": {func(a *failover.Assignment) { a.Term, a.Epoch = 4, 8 }, true},
+		"a newer leader's first":           {func(a *failover.Assignment) { a.Term, a.Number = 6, 1 }, false},
+		"an earlier one":                   {func(a *failover.Assignment) { a.Number = 8 }, true},
+		"a later one":                      {func(a *failover.Assignment) { a.Number = 10 }, false},
+		"of an older epoch":                {func(a *failover.Assignment) { a.Epoch, a.Number = 6, 10 }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := base
+			tt.edit(&a)
+			if got := older(a, base); got != tt.want {
+				t.Errorf("older(%+v, %+v) = %v, want %v", a, base, got, tt.want)
+			}
+		})
+	}
+}
+
+func TestARequestForTheLeaseIsRemembered(t *testing.T) {
+	var r requests
+	for i := range uint64(200) {
+		if got := r.add(100, i%2 == 0); got != i+1 {
+			t.Fatalf("report %d has number %d", i+1, got)
+		}
+	}
+	for seq, want := range map[uint64]bool{0: false, 1: false, 136: false, 137: true, 138: false, 199: true, 200: false, 201: false} {
+		if at, got := r.sent(seq); got != want || got && at != 100 {
+			t.Errorf("sent(%d) = %v, %v, want %v", seq, at, got, want)
+		}
+	}
+}
