@@ -15,7 +15,7 @@ func (p *Picture) Findings() []Finding {
 	var all []Finding
 	for _, check := range []func(*Picture) []Finding{
 		unreachable, quorum, primaries, voters, members, replication, waiting,
-		credentials, servers, slots, clocks, disks, certificates, orders,
+		credentials, servers, here, slots, clocks, disks, certificates, orders,
 	} {
 		all = append(all, check(p)...)
 	}

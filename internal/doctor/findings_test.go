@@ -109,6 +109,12 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 			func(p *Picture) { p.Local.Control, p.Local.ControlErr = nil, errors.New("no such file") },
 			"pgdata", "", "cannot be read: no such file", "--pg_bin",
 		},
+		"what this machine's server lacks": {
+			func(p *Picture) {
+				p.Local.Problems = []pgctl.Problem{{What: "settings wait for a restart: wal_level", Hint: "restart the server"}}
+			},
+			"local_server", "", "the server in /data: settings wait for a restart: wal_level", "restart the server",
+		},
 		"a foreign synchronous_standby_names": {
 			func(p *Picture) { p.Servers[0].Settings["synchronous_standby_names"] = "*" },
 			"synchronous_standby_names", "n1", `synchronous_standby_names is "*", and not helios`, "ALTER SYSTEM",
