@@ -83,7 +83,9 @@ func (w *world) witness(name string) bool {
 	return m.Witness
 }
 
-func (w *world) linked(from, to *simNode) bool { return from == to || !w.cut[[2]string{from.name, to.name}] }
+func (w *world) linked(from, to *simNode) bool {
+	return from == to || !w.cut[[2]string{from.name, to.name}]
+}
 
 // send carries a message from one node to another: late, twice, or not at all.
 func (w *world) send(from, to *simNode, f func()) {
