@@ -7,18 +7,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Drivers that listen to companions begin no write once an epoch is fenced. They
-// have all heard of it after drainLeast, and what they began before has ended
-// soon after; a transaction that is still open after drainMost is ended by the stop.
+// Drivers that listen to companions begin no write once an epoch is fenced. When
+// no client has done anything for a moment they have all heard of it, and what they
+// had begun has ended. Who is busy after drainMost is ended by the stop.
 const (
-	drainLeast = 20 * time.Millisecond
-	drainMost  = 250 * time.Millisecond
-	drainPoll  = 5 * time.Millisecond
+	drainMost = 200 * time.Millisecond
+	drainPoll = 5 * time.Millisecond
 )
 
-// busySQL counts the sessions that are in the middle of something, but for its own.
+// busySQL counts the sessions that are in the middle of something, or were 25 ms
+// ago, but for its own and those that only look at the server.
 const busySQL = `SELECT count(*) FROM pg_stat_activity
- WHERE backend_type = 'client backend' AND state <> 'idle' AND pid <> pg_backend_pid()`
+ WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> 'helios probe'
+   AND (state <> 'idle' OR state_change > clock_timestamp() - interval '25 ms')`
 
 // drain waits until no client is in the middle of anything, for drainMost at most,
 // so that a planned stop cuts nobody off who is about to finish.
@@ -29,7 +30,7 @@ func (a *Agent) drain(ctx context.Context) {
 	for a.clock()-began < drainMost {
 		busy := 1
 		err := a.probing.do(ctx, func(conn *pgx.Conn) error { return conn.QueryRow(ctx, busySQL).Scan(&busy) })
-		if err != nil || busy == 0 && a.clock()-began >= drainLeast {
+		if err != nil || busy == 0 {
 			return
 		}
 		select {
