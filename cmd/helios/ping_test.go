@@ -55,7 +55,7 @@ func TestPingDoesNotWaitForASilentNode(t *testing.T) {
 func TestPingTellsWhatCompanionsSay(t *testing.T) {
 	companion := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, `{"companion":"n1","epoch":7,"term":1,"seq":1}`)
-		http.NewResponseController(w).Flush() //nolint:errcheck // the client sees it
+		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	}))
 	defer companion.Close()
