@@ -233,26 +233,26 @@ func (c *Cluster) connectProbe(ctx context.Context, name string) (*pgconn.PgConn
 // heard tells a node's breaker how a probe went, a success closes it at once, and
 // the balancer how far behind the node is, and what it has replayed: that changes
 // no routes.
-func (c *Cluster) heard(name string, err error) {
-	n := c.routes.Load().byName[name]
+func (c *Cluster) heard(o *topology.Observation) {
+	n := c.routes.Load().byName[o.Node]
 	if n == nil {
 		return
 	}
-	n.breaker.Probe(err)
+	n.breaker.Probe(o.Err)
 	view := c.board.Peek()
-	v := nodeIn(view, name)
+	v := nodeIn(view, o.Node)
 	if v == nil {
 		return
 	}
 	n.load.SetLag(v.Lag)
-	if err != nil {
+	if o.Err != nil {
 		return
 	}
 	proved := wal.LSN(0)
 	if v.Role == topology.RoleReplica && v.State == topology.StateUp && v.OnTimeline(view.Timeline) {
-		proved = v.ReplayLSN
+		proved = o.ReplayLSN
 	}
-	n.proofs.probed(v.SeenAt.Add(-v.RTT), v.StartedAt, proved)
+	n.proofs.probed(o.At.Add(-o.RTT), o.StartedAt, proved)
 }
 
 // nodeIn returns the node called name in view; nil if it is not there.

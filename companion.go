@@ -210,18 +210,22 @@ func (c *Cluster) dialCompanion(ctx context.Context, addr string, way *tls.Confi
 func (c *Cluster) announced(b *topology.Bulletin, at time.Time) {
 	view := c.board.Announce(b, at)
 	routes := c.routes.Load()
-	for i := range view.Nodes {
-		v := &view.Nodes[i]
+	who := topology.Match(view, b)
+	for i, j := range who {
+		if j < 0 {
+			continue
+		}
+		v, r := &view.Nodes[j], &b.Nodes[i]
 		n := routes.byName[v.Name]
 		if n == nil || v.Role != topology.RoleReplica || v.State != topology.StateUp {
 			continue
 		}
 		n.load.SetLag(v.Lag)
-		if v.OnTimeline(view.Timeline) && routes.view.Timeline == view.Timeline {
-			n.proofs.told(v.StartedAt, v.ReplayLSN)
+		if v.OnTimeline(view.Timeline) && r.Timeline == view.Timeline && routes.view.Timeline == view.Timeline {
+			n.proofs.told(at.Add(-r.Age), r.StartedAt, r.ReplayLSN)
 		}
 	}
-	c.lookCloser(view, b)
+	c.lookCloser(view, b, who)
 }
 
 // A rumour is what companions said last of a node that probes say otherwise of.
@@ -233,8 +237,8 @@ type rumour struct {
 // lookCloser has nodes probed of which companions say what probes do not: that
 // they are not well, or were started anew. Each such word does so once. A node
 // that is none of ours is told of once.
-func (c *Cluster) lookCloser(view *topology.View, b *topology.Bulletin) {
-	for i, j := range topology.Match(view, b) {
+func (c *Cluster) lookCloser(view *topology.View, b *topology.Bulletin, who []int) {
+	for i, j := range who {
 		r := &b.Nodes[i]
 		heard := rumour{r.State, r.StartedAt.UTC()}
 		if before, known := c.rumours[r.Name]; known && before == heard {

@@ -9,11 +9,11 @@ import (
 )
 
 // proofs guards what is believed of a replica's position without asking it with
-// the read: Backend.Replay. A position holds for one run of the server. After a
-// restart a standby may show an older state than before, and news of the time
-// before may arrive at any moment after. Whoever uses the new run has made a
-// connection to it, so each new connection voids all that was proved; and news
-// from elsewhere count only for the run that a probe has seen since.
+// the read: Backend.Replay. After a restart, or a crash of one of its processes, a
+// standby may show an older state than before. That ends all connections, so each
+// new one voids what was proved before. What companions tell may have been under
+// way for a while: it counts only if they speak of the run that a probe has seen
+// since, and nothing that is so late is still under way.
 type proofs struct {
 	load *router.Backend
 
@@ -49,11 +49,17 @@ func (p *proofs) probed(asked, startedAt time.Time, lsn wal.LSN) {
 	p.load.SawReplay(lsn)
 }
 
-// told notes what companions say of the server that was started then.
-func (p *proofs) told(startedAt time.Time, lsn wal.LSN) {
+// lateNews is more than a node's word is on its way to a driver: a companion asks
+// its server a few times a second and reports what it hears, and each stream in
+// between ends when it is silent for longer than 3 s.
+const lateNews = 8 * time.Second
+
+// told notes what companions say that the server which was started then had
+// replayed at at.
+func (p *proofs) told(at, startedAt time.Time, lsn wal.LSN) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.run.IsZero() && p.run.Equal(startedAt) {
+	if !p.run.IsZero() && p.run.Equal(startedAt) && at.After(p.dialed.Add(lateNews)) {
 		p.load.SawReplay(lsn)
 	}
 }

@@ -16,29 +16,39 @@ const maxVoters = 5
 // belong makes this companion a member: of a new cluster, of the one that
 // Config.Join names, or again of its own, whose log it has.
 func (s *Server) belong(ctx context.Context) error {
-	if len(s.cfg.Join) == 0 && s.log.State().Epoch == 0 && (s.log.Fresh() || !s.hasLeader(ctx, time.Second) || s.conductor.isLeading()) {
-		if err := s.found(ctx); err != nil {
-			return err
+	for ctx.Err() == nil && !s.isMember() {
+		var err error
+		if s.founds() {
+			err = s.found(ctx)
+		} else {
+			err = s.join(ctx)
 		}
-	}
-	for ctx.Err() == nil {
-		if m, ok := s.log.State().Member(s.cfg.Self.Name); ok && sameMember(m, s.cfg.Self) {
-			break
-		}
-		err := s.join(ctx)
 		if err == nil {
 			s.logger.InfoContext(ctx, "this companion is a member of the cluster", "name", s.cfg.Self.Name)
 			break
 		}
-		if refusal, ok := errors.AsType[*peerError](err); ok && refusal.Code == codeTaken {
+		if refusal, ok := errors.AsType[*peerError](err); s.founds() || ok && refusal.Code == codeTaken {
 			return err
 		}
-		s.logger.InfoContext(ctx, "this companion is no member yet", "error", err)
-		pause(ctx, 500*time.Millisecond)
+		s.logger.DebugContext(ctx, "this companion is no member yet", "error", err)
+		pause(ctx, 200*time.Millisecond)
 	}
 	s.fill(ctx)
 	<-ctx.Done()
 	return context.Cause(ctx)
+}
+
+// isMember reports whether the log knows this companion as it is now.
+func (s *Server) isMember() bool {
+	m, ok := s.log.State().Member(s.cfg.Self.Name)
+	return ok && sameMember(m, s.cfg.Self)
+}
+
+// founds reports whether this companion begins a new cluster. One whose log is not
+// empty may have been interrupted in the middle of that: it knows only as the
+// leader, who has applied all there is.
+func (s *Server) founds() bool {
+	return len(s.cfg.Join) == 0 && (s.log.Fresh() || s.conductor.isLeading() && s.log.State().Epoch == 0)
 }
 
 // fill copies the primary's data to a node that has none.
@@ -59,16 +69,6 @@ func (s *Server) fill(ctx context.Context) {
 			pause(ctx, time.Second)
 		}
 	}
-}
-
-// hasLeader waits a moment for a leader to show.
-func (s *Server) hasLeader(ctx context.Context, d time.Duration) bool {
-	for deadline := time.Now().Add(d); time.Now().Before(deadline) && ctx.Err() == nil; pause(ctx, 20*time.Millisecond) {
-		if name, _ := s.log.Leader(); name != "" {
-			return true
-		}
-	}
-	return false
 }
 
 // found begins a new cluster with this node as its first primary. If it ended in

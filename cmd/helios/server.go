@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/heliosdb/helios/internal/systemd"
+	"github.com/heliosdb/helios/server"
 	"github.com/heliosdb/helios/server/config"
 )
 
@@ -69,16 +70,11 @@ func (r *serving) run(ctx context.Context, s streams, args []string) error {
 	running, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	defer r.attend(running, stop, log, cfg)()
-	err = runServer(running, cfg, log)
+	err = server.Run(running, cfg, log)
 	if err == nil || running.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return failed(fmt.Errorf("server: %w", err), "")
-}
-
-// runServer is a companion until ctx ends.
-func runServer(context.Context, config.Config, *slog.Logger) error {
-	return errors.New("the companion is not part of this binary")
 }
 
 // newLog writes to w as operators want it.

@@ -46,6 +46,9 @@ type Config struct {
 	// PeerConn returns how another member's relay, or its PostgreSQL, is connected
 	// to for replication.
 	PeerConn func(m failover.Member, relay bool) (*pgconn.Config, error)
+	// State returns what the log has come to, for whom else WAL can be had from and
+	// which timelines were ever those of the cluster; nil if nobody knows.
+	State func() *failover.State
 	// Conninfo is what primary_conninfo has besides hosts, ports and the
 	// application_name: the user, and what it takes to log in and to speak TLS.
 	Conninfo string

@@ -82,10 +82,19 @@ func (a *Agent) follow(ctx context.Context, as failover.Assignment) error {
 
 // conninfoTo returns the primary_conninfo of a standby of m: the own relay, and
 // while that is away the primary itself. Of nobody it is the own relay alone.
-func (a *Agent) conninfoTo(m failover.Member) string { return a.conninfo(a.cfg.RelayAddr, m.Postgres) }
+func (a *Agent) conninfoTo(m failover.Member) string {
+	// A silent upstream is left soon, so that the next one is tried.
+	return a.conninfo(a.cfg.RelayAddr, m.Postgres) + " application_name=" + quoteConninfo(a.cfg.Name) +
+		" connect_timeout=3 keepalives_idle=5 keepalives_interval=2 keepalives_count=2"
+}
 
-// conninfo returns how the server connects to the first of the addresses that
-// answers; what is no address is left out.
+// serverOf is how pg_basebackup and pg_rewind connect to a member's server.
+func (a *Agent) serverOf(m failover.Member) string {
+	return a.conninfo(m.Postgres) + " dbname=postgres"
+}
+
+// conninfo returns how the first of the addresses that answers is connected to;
+// what is no address is left out.
 func (a *Agent) conninfo(addresses ...string) string {
 	var hosts, ports []string
 	for _, addr := range addresses {
@@ -93,8 +102,7 @@ func (a *Agent) conninfo(addresses ...string) string {
 			hosts, ports = append(hosts, host), append(ports, port)
 		}
 	}
-	return fmt.Sprintf("host=%s port=%s application_name=%s connect_timeout=3 keepalives_idle=5 keepalives_interval=2 keepalives_count=2 %s",
-		strings.Join(hosts, ","), strings.Join(ports, ","), quoteConninfo(a.cfg.Name), a.cfg.Conninfo)
+	return fmt.Sprintf("host=%s port=%s %s", quoteConninfo(strings.Join(hosts, ",")), strings.Join(ports, ","), a.cfg.Conninfo)
 }
 
 // quoteConninfo quotes a value for a connection string.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/internal/pgctl"
 )
 
 // Found makes the server the first primary of a cluster: one that runs is taken
@@ -67,12 +68,11 @@ func (a *Agent) CloneFrom(ctx context.Context, m failover.Member) error {
 	if exists(filepath.Join(a.cfg.DataDir, "PG_VERSION")) {
 		return fmt.Errorf("agent: %s holds a server already", a.cfg.DataDir)
 	}
-	a.starting("it is cloned from " + m.Name)
-	if err := a.pg.CloneFrom(ctx, a.serverOf(m)); err != nil {
-		return a.startedOr(err)
-	}
 	if err := a.pg.Configure(map[string]string{"listen_addresses": a.cfg.Host}); err != nil {
-		return a.startedOr(err)
+		return err
 	}
-	return a.startStandby(ctx, failover.Assignment{Primary: m})
+	a.mu.Lock()
+	as := failover.Assignment{Epoch: max(a.as.Epoch, a.promises.get().newest()), Primary: m}
+	a.mu.Unlock()
+	return a.become(ctx, as, pgctl.Reclone)
 }

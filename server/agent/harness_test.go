@@ -204,6 +204,7 @@ func (m *team) change(edit func(*failover.Assignment)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	edit(&m.as)
+	m.as.Number++
 	close(m.heard)
 	m.heard = make(chan struct{})
 }

@@ -34,21 +34,18 @@ func TestAServerIsHungAfterTwoSilentQuestionsWithoutWAL(t *testing.T) {
 	}
 }
 
-func TestOlderAssignmentsAreKnownByTermEpochPhaseAndReport(t *testing.T) {
-	base := failover.Assignment{Term: 5, Epoch: 7, Phase: failover.PhaseElected, Run: 1, Seq: 10}
+func TestOlderAssignmentsAreKnownByTermAndNumber(t *testing.T) {
+	base := failover.Assignment{Term: 5, Number: 9, Epoch: 7, Phase: failover.PhaseElected}
 	for name, tt := range map[string]struct {
 		edit func(*failover.Assignment)
 		want bool
 	}{
-		"the same":                           {func(*failover.Assignment) {}, false},
-		"an older leader's, a newer epoch":   {func(a *failover.Assignment) { a.Term, a.Epoch = 4, 8 }, true},
-		"a newer leader's, an older phase":   {func(a *failover.Assignment) { a.Term, a.Phase = 6, failover.PhaseFenced }, false},
-		"an older epoch":                     {func(a *failover.Assignment) { a.Epoch, a.Phase = 6, failover.PhaseReady }, true},
-		"an older phase":                     {func(a *failover.Assignment) { a.Phase = failover.PhaseFenced }, true},
-		"a newer phase":                      {func(a *failover.Assignment) { a.Phase, a.Seq = failover.PhaseReady, 1 }, false},
-		"the answer to an older report":      {func(a *failover.Assignment) { a.Seq = 9 }, true},
-		"that came unasked":                  {func(a *failover.Assignment) { a.Seq, a.Run = 0, 0 }, false},
-		"the answer to another run's report": {func(a *failover.Assignment) { a.Seq, a.Run = 3, 2 }, false},
+		"the same":                         {func(*failover.Assignment) {}, false},
+		"an older leader's, a newer epoch": {func(a *failover.Assignment) { a.Term, a.Epoch = 4, 8 }, true},
+		"a newer leader's first":           {func(a *failover.Assignment) { a.Term, a.Number = 6, 1 }, false},
+		"an earlier one":                   {func(a *failover.Assignment) { a.Number = 8 }, true},
+		"a later one":                      {func(a *failover.Assignment) { a.Number = 10 }, false},
+		"of an older epoch":                {func(a *failover.Assignment) { a.Epoch, a.Number = 6, 10 }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := base

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/wal"
 )
 
 // A promise is what an agent must not forget, whatever happens to it.
@@ -18,6 +19,9 @@ type promise struct {
 	Epoch   failover.Epoch `json:"epoch"`   // the newest that was seen
 	Primary string         `json:"primary"` // of Epoch, or of the newest before it that had one
 	Reign   failover.Epoch `json:"reign"`   // the newest epoch that this node was the primary of
+
+	Timeline wal.Timeline   `json:"timeline"` // of the server, when it was last heard of
+	Arrived  failover.Epoch `json:"arrived"`  // the epoch in which it came to that
 }
 
 // newest returns the highest epoch that the promise knows of.

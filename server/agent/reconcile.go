@@ -61,7 +61,10 @@ func (a *Agent) view() view {
 		stopped: a.stoppedIn != 0 && a.stoppedIn == a.as.Epoch, answered: a.as.Run == a.run && a.as.Seq > a.downSeq,
 		grace: a.cfg.HardStopGrace,
 	}
-	v.as.Clone = v.as.Clone || a.anew.Load()
+	if !v.as.Clone {
+		a.cloned = false
+	}
+	v.as.Clone = v.as.Clone && !a.cloned || a.anew.Load()
 	now := a.clock()
 	if running && a.known {
 		v.standby = a.facts.Recovery

@@ -16,7 +16,7 @@ func (a *Agent) Report() failover.Report {
 	defer a.mu.Unlock()
 	f := a.facts
 	r := failover.Report{
-		Node: a.cfg.Name, Run: a.run, Epoch: max(promised.newest(), a.as.Epoch),
+		Node: a.cfg.Name, Run: a.run, Epoch: max(promised.newest(), a.as.Epoch), Term: a.as.Term, Number: a.as.Number,
 		Postgres: a.state, Reason: a.reason, SystemID: f.SystemID, Primary: f.SystemID != 0 && !f.Recovery, Timeline: f.Timeline,
 		LSN: f.LSN, ReplayLSN: f.Replay, StartedAt: f.StartedAt,
 		GivesBack: a.back, WantsLease: reign != 0 && reign >= promised.newest() && !a.back && runs, Gate: gated,
@@ -157,32 +157,11 @@ func (a *Agent) accept(as failover.Assignment) bool {
 	return true
 }
 
-// older reports whether a was made before b: by an older leader, or in an older
-// epoch or phase, or in answer to an older report.
+// older reports whether a was made before b: by an older leader, or by the same
+// one earlier.
 func older(a, b failover.Assignment) bool {
-	switch {
-	case a.Term != b.Term:
+	if a.Term != b.Term {
 		return a.Term < b.Term
-	case a.Epoch != b.Epoch:
-		return a.Epoch < b.Epoch
-	case a.Phase != b.Phase:
-		return rank(a.Phase) < rank(b.Phase)
-	default:
-		return a.Run == b.Run && a.Seq != 0 && a.Seq < b.Seq
 	}
-}
-
-// rank orders the phases of one epoch.
-func rank(p failover.Phase) int {
-	switch p {
-	case failover.PhaseForming:
-		return 0
-	case failover.PhaseFenced:
-		return 1
-	case failover.PhaseElected:
-		return 2
-	case failover.PhaseReady:
-		return 3
-	}
-	return 0
+	return a.Epoch < b.Epoch || a.Number < b.Number
 }

@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"bufio"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/internal/apifake"
+	"github.com/heliosdb/helios/internal/memnet"
 	"github.com/heliosdb/helios/server/api"
 	"github.com/heliosdb/helios/topology"
 )
@@ -131,6 +134,29 @@ func TestLoadBalancersLearnWhereToSendWhat(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What HAProxy sends unless it is told otherwise.
+func TestHAProxyIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := memnet.New()
+		serve(t, api.New(api.Config{Cluster: apifake.New("n2")}), mem.Listen(addr))
+		for request, want := range map[string]string{
+			"OPTIONS /primary HTTP/1.0\r\n\r\n":           "HTTP/1.0 200 OK\r\n",
+			"OPTIONS /replica?lag=1MB HTTP/1.0\r\n\r\n":   "HTTP/1.0 503 Service Unavailable\r\n",
+			"HEAD /read-only HTTP/1.1\r\nHost: x\r\n\r\n": "HTTP/1.1 200 OK\r\n",
+		} {
+			conn, err := mem.DialContext(t.Context(), "tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprint(conn, request)
+			if line, err := bufio.NewReader(conn).ReadString('\n'); line != want {
+				t.Errorf("%q = %q, %v, want %q", request, line, err, want)
+			}
+			conn.Close()
+		}
+	})
 }
 
 // A companion that is cut off keeps the last bulletin, and the lag in it does not grow.

@@ -22,9 +22,12 @@ import (
 )
 
 // serve serves h at l until the test ends.
-func serve(tb testing.TB, h *api.Handler, l net.Listener) *http.Server {
+func serve(tb testing.TB, h *api.Handler, l net.Listener, configure ...func(*http.Server)) *http.Server {
 	tb.Helper()
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	for _, c := range configure {
+		c(srv)
+	}
 	srv.RegisterOnShutdown(h.Close)
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -232,11 +235,36 @@ func TestListenerThatDoesNotReadIsLeft(t *testing.T) {
 func TestStreamOutlivesTheServersWriteTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := memnet.New()
-		srv := serve(t, api.New(api.Config{Cluster: apifake.New("n1")}), mem.Listen(addr))
-		srv.WriteTimeout = 3 * time.Second
+		h := api.New(api.Config{Cluster: apifake.New("n1")})
+		serve(t, h, mem.Listen(addr), func(s *http.Server) { s.WriteTimeout = 3 * time.Second })
 		s := listen(t, mem.DialContext, addr, "?heartbeat=2s")
 		for range 10 {
 			s.next(t)
+		}
+	})
+}
+
+// With HTTP/2 a deadline that passes ends the stream, even if nothing is being written.
+func TestStreamIsSlowerThanItsWriteTimeoutOverHTTP2(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := memnet.New()
+		h := api.New(api.Config{Cluster: apifake.New("n1"), WriteTimeout: time.Second})
+		var http2 http.Protocols
+		http2.SetUnencryptedHTTP2(true)
+		serve(t, h, mem.Listen(addr), func(s *http.Server) { s.Protocols = &http2 })
+		client := &http.Client{Transport: &http.Transport{DialContext: mem.DialContext, Protocols: &http2}}
+		defer client.CloseIdleConnections()
+		resp, err := client.Get("http://" + addr + "/v1/watch?heartbeat=3s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		s := &stream{resp: resp, lines: bufio.NewReader(resp.Body)}
+		for range 5 {
+			s.next(t)
+		}
+		if resp.ProtoMajor != 2 {
+			t.Errorf("this was %s", resp.Proto)
 		}
 	})
 }

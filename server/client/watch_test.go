@@ -88,18 +88,19 @@ func TestWatchLeavesACompanionThatIsSilent(t *testing.T) {
 func TestWatchEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, client.Options{})
-		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errEnough)
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute+time.Second, errEnough)
 		defer cancel()
 		var last error
-		bulletins := 0
+		bulletins, breaks := 0, 0
 		for b, err := range w.client.Watch(ctx) {
-			last = err
-			if b != nil {
+			if last = err; b != nil {
 				bulletins++
+			} else {
+				breaks++
 			}
 		}
-		if !errors.Is(last, errEnough) || bulletins < 20 {
-			t.Errorf("the last error is %v after %d bulletins, want %v and one each 2s", last, bulletins, errEnough)
+		if !errors.Is(last, errEnough) || bulletins != 31 || breaks != 1 {
+			t.Errorf("%d bulletins and %d errors, the last %v; want one bulletin each 2s and %v", bulletins, breaks, last, errEnough)
 		}
 	})
 }
