@@ -90,7 +90,7 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (*compan
 	}
 	var node Node
 	if !cfg.Witness {
-		if node, err = w.agent(listeners.Relay()); err != nil {
+		if node, err = w.agent(listeners.Relay(), c.log.State); err != nil {
 			return nil, errors.Join(err, c.close())
 		}
 	}
@@ -146,7 +146,7 @@ func (w *wiring) consensus(l net.Listener) (*consensus.Node, error) {
 }
 
 // agent makes the part that looks after PostgreSQL.
-func (w *wiring) agent(l net.Listener) (*agent.Agent, error) {
+func (w *wiring) agent(l net.Listener, state func() *failover.State) (*agent.Agent, error) {
 	binaries, err := w.binaries()
 	if err != nil {
 		return nil, err
@@ -163,7 +163,7 @@ func (w *wiring) agent(l net.Listener) (*agent.Agent, error) {
 	wal.BufferSize, wal.BatchSize, wal.Compression = w.cfg.WALBufferSize, w.cfg.WALBatchSize, w.cfg.EnableCompression
 	wal.TLS, wal.RequireTLS, wal.Log = w.serve, w.serve != nil, w.log
 	return agent.New(agent.Config{
-		Name: w.cfg.Name, DataDir: w.cfg.PGData, StateDir: w.cfg.State, Binaries: binaries,
+		Name: w.cfg.Name, DataDir: w.cfg.PGData, StateDir: w.cfg.State, State: state, Binaries: binaries,
 		Host: listen, Port: port, Superuser: w.cfg.Superuser,
 		Self: w.cfg.Member(), Listener: l, RelayAddr: w.cfg.Advertise, Relay: wal,
 		PeerConn: w.peer, Conninfo: w.conninfo(),

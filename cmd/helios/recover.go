@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/failover/consensus"
 )
 
@@ -37,7 +36,7 @@ func (f *failingOver) recover(s streams, args []string) error {
 	}
 	left, err := consensus.Recover(consensus.Recovery{
 		Dir: dir, Name: f.survivor, Lost: lost,
-		Log: slog.New(slog.DiscardHandler), Apply: (*failover.State).Apply,
+		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return failed(fmt.Errorf("failover: %w", err), f.hintState())
