@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -96,7 +95,7 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (*compan
 	}
 	c.server = New(Config{
 		Self: cfg.Member(), Join: cfg.Join, Settings: cfg.Settings, Interval: cfg.LagMonitorInterval,
-		TLS: w.serve, PeerTLS: w.dial, Insecure: cfg.Insecure, Token: w.token, Log: w.log,
+		TLS: w.serve, PeerTLS: w.dial, Insecure: cfg.Insecure, Token: w.token, ReadToken: w.readToken, LagThreshold: cfg.LagThreshold, Log: w.log,
 	}, listeners, c.log, node)
 	return c, nil
 }
@@ -107,7 +106,8 @@ type wiring struct {
 	log   *slog.Logger
 	serve *tls.Config // nil without certificates
 	dial  *tls.Config
-	token string
+
+	token, readToken string
 }
 
 // secrets reads what is secret.
@@ -119,16 +119,14 @@ func (w *wiring) secrets() error {
 		}
 		w.serve, w.dial = id.Server(false), id.Client()
 	}
+	var err error
 	if w.cfg.TokenFile != "" {
-		text, err := os.ReadFile(w.cfg.TokenFile)
-		if err != nil {
-			return err
-		}
-		if w.token = strings.TrimSpace(string(text)); w.token == "" {
-			return fmt.Errorf("token_file %s is empty", w.cfg.TokenFile)
-		}
+		w.token, err = config.ReadToken(w.cfg.TokenFile)
 	}
-	return nil
+	if err == nil && w.cfg.ReadTokenFile != "" {
+		w.readToken, err = config.ReadToken(w.cfg.ReadTokenFile)
+	}
+	return err
 }
 
 // consensus opens this companion's part of the log.
@@ -139,8 +137,13 @@ func (w *wiring) consensus(l net.Listener) (*consensus.Node, error) {
 		}
 		return (&tls.Dialer{Config: w.dial}).DialContext(ctx, "tcp", addr)
 	}
+	timings, err := consensus.TimingsOf(string(w.cfg.Network))
+	if err != nil {
+		return nil, err
+	}
 	return consensus.Open(consensus.Config{
-		Name: w.cfg.Name, Dir: filepath.Join(w.cfg.State, "log"), Log: w.log,
+		Timings: timings,
+		Name:    w.cfg.Name, Dir: filepath.Join(w.cfg.State, "log"), Log: w.log,
 		Stream: consensus.NewStreamLayer(l, consensus.Address(w.cfg.Advertise), dial),
 	})
 }

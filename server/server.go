@@ -34,6 +34,10 @@ type Config struct {
 	Token     string // that orders need; "" for none
 	ReadToken string // that questions need; "" for none
 
+	// LagThreshold is how far a replica may lag that load balancers send reads to, if they
+	// do not say; 0 for as far as it likes.
+	LagThreshold time.Duration
+
 	// Dial opens connections to other companions; nil for TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	Log  *slog.Logger // nil for slog.Default
@@ -102,7 +106,8 @@ func New(cfg Config, listeners *Listeners, log Membership, node Node) *Server {
 		run: rand.Uint64(), closing: make(chan struct{}),
 	}
 	s.api = api.New(api.Config{
-		Cluster: s, Token: cfg.Token, ReadToken: cfg.ReadToken, ClientCerts: cfg.TLS != nil, Log: cfg.Log,
+		Cluster: s, Token: cfg.Token, ReadToken: cfg.ReadToken, ClientCerts: cfg.TLS != nil,
+		LagThreshold: cfg.LagThreshold, Log: cfg.Log,
 	})
 	edit := &editor{s: s}
 	s.conductor = &conductor{

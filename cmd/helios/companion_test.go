@@ -184,7 +184,7 @@ func TestWhatCannotServeIsAnExitCode(t *testing.T) {
 		"a member already": {nil, "replicas add n2", exitUsage, "n2 is a member already"},
 		"loss for nothing": {nil, "failover --accept_loss n1", exitUsage, "--accept_loss is for --force"},
 		"certificates":     {nil, "status --tls /nowhere", exitFailed, "neither node.crt nor client.crt is there"},
-		"token":            {nil, "pause --token_file /nowhere", exitFailed, "token_file: stat /nowhere"},
+		"token":            {nil, "pause --token_file /nowhere", exitFailed, "token: stat /nowhere"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := startFake(t)
