@@ -12,6 +12,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -130,10 +131,10 @@ type clerk struct {
 // clerkSQL tells on which timeline the row was written.
 const clerkSQL = "INSERT INTO ledger (id) VALUES ($1) RETURNING ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int8"
 
-// employ starts clerks that write through one handle.
-func employ(t testing.TB, c *companions.Cluster, writers int) *clerk {
+// employ starts clerks that write through one handle. Params are added to its DSN.
+func employ(t testing.TB, c *companions.Cluster, writers int, params ...string) *clerk {
 	t.Helper()
-	db, err := sql.Open("helios", c.DSN())
+	db, err := sql.Open("helios", strings.Join(append([]string{c.DSN()}, params...), "&"))
 	pgtest.OK(t, err)
 	k := &clerk{t: t, c: c, db: db, ledger: histcheck.NewLedger(), errs: map[string]int{}}
 	_, err = db.ExecContext(pgtest.Context(t), "CREATE TABLE ledger (id bigint PRIMARY KEY)")

@@ -140,7 +140,7 @@ func (w *wiring) consensus(l net.Listener) (*consensus.Node, error) {
 		return (&tls.Dialer{Config: w.dial}).DialContext(ctx, "tcp", addr)
 	}
 	return consensus.Open(consensus.Config{
-		Name: w.cfg.Name, Dir: filepath.Join(w.cfg.State, "log"), Log: w.log, Apply: (*failover.State).Apply,
+		Name: w.cfg.Name, Dir: filepath.Join(w.cfg.State, "log"), Log: w.log,
 		Stream: consensus.NewStreamLayer(l, consensus.Address(w.cfg.Advertise), dial),
 	})
 }

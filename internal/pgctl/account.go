@@ -198,7 +198,9 @@ func (a account) run(ctx context.Context, program string, args ...string) (print
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second // a child of a killed tool may hold the pipes
+	waited.RLock()
 	err = cmd.Run()
+	waited.RUnlock()
 	said = strings.TrimSpace(stderr.String())
 	if ctx.Err() != nil {
 		return "", said, context.Cause(ctx)

@@ -3,10 +3,14 @@ package pgctl
 import (
 	"bufio"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestNumberOfABackendIsNoProof(t *testing.T) {
@@ -69,6 +73,41 @@ func TestAZombieIsDead(t *testing.T) {
 	ok(t, i.Start(ctx))
 }
 
+// TestACompanionThatIsProcess1ReapsItsServer has the kernel give orphans to this process,
+// as it does to the first one of a container.
+func TestACompanionThatIsProcess1ReapsItsServer(t *testing.T) {
+	ok(t, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+	t.Cleanup(func() { ok(t, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)) })
+	ctx, i := waiting(t), newDetached(t, "n1")
+	ok(t, i.Init(ctx))
+	ok(t, i.Configure(nil))
+	_, err := i.user.output(ctx, i.Binaries().Program("pg_ctl"), "start", "-w", "-s", "-D", i.Dir(), "-l", i.Log())
+	ok(t, err)
+	found, err := i.Adopt(ctx)
+	if !found || err != nil {
+		t.Fatalf("Adopt = %v, %v; want true", found, err)
+	}
+	tree, err := processTree(i.PID())
+	ok(t, err)
+	if tree[0].parent != os.Getpid() {
+		t.Fatalf("the parent of the postmaster is %d, want us", tree[0].parent)
+	}
+	ok(t, syscall.Kill(i.PID(), syscall.SIGKILL))
+	<-i.Done()
+	i.current().running.Wait()
+	ok(t, i.HardStop(ctx, 0))
+	for _, q := range tree {
+		for there := true; there; {
+			after, found, err := readProc(q.pid)
+			if err != nil || ctx.Err() != nil {
+				t.Fatalf("process %d is left as %+v, %v", q.pid, after, err)
+			}
+			ok(t, i.HardStop(ctx, 0)) // one that was dying then is dead by now
+			there = found
+		}
+	}
+}
+
 func TestAHungServerIsStoppedHard(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
 	ok(t, i.Init(ctx))
@@ -103,4 +142,14 @@ func TestBackendsOfADeadPostmasterAreEnded(t *testing.T) {
 	if other.PID() == tree[0].pid {
 		t.Error("the new postmaster has the number of the old one")
 	}
+}
+
+func TestALockFileThatACrashLeftEmptyDoesNotMatter(t *testing.T) {
+	ctx, i := waiting(t), newDetached(t, "n1")
+	ok(t, i.Init(ctx))
+	ok(t, WriteFile(filepath.Join(i.Dir(), "postmaster.pid"), ""))
+	if found, err := i.Adopt(ctx); found || err != nil {
+		t.Errorf("Adopt = %v, %v; want false", found, err)
+	}
+	ok(t, i.Start(ctx))
 }

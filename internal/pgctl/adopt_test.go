@@ -15,7 +15,7 @@ import (
 
 // newDetached describes a detached server in a directory of its own, which is
 // ended with the test, by whomever it was started.
-func newDetached(t *testing.T, name string) *Instance {
+func newDetached(t testing.TB, name string) *Instance {
 	t.Helper()
 	i := newInstance(t, name)
 	cfg := i.cfg
@@ -24,7 +24,7 @@ func newDetached(t *testing.T, name string) *Instance {
 }
 
 // detachedFrom is New for a server whose first processes may be another's.
-func detachedFrom(t *testing.T, cfg Config) *Instance {
+func detachedFrom(t testing.TB, cfg Config) *Instance {
 	t.Helper()
 	i, err := New(cfg)
 	ok(t, err)
@@ -42,7 +42,7 @@ func detachedFrom(t *testing.T, cfg Config) *Instance {
 }
 
 // adopted returns another instance of the same server that has found it running.
-func adopted(ctx context.Context, t *testing.T, i *Instance) *Instance {
+func adopted(ctx context.Context, t testing.TB, i *Instance) *Instance {
 	t.Helper()
 	other := detachedFrom(t, Config{Binaries: i.cfg.Binaries, Name: i.cfg.Name, Dir: i.cfg.Dir, Log: i.cfg.Log, Detached: true})
 	found, err := other.Adopt(ctx)

@@ -99,7 +99,7 @@ func checksumsOr(i *Instance, text string) string {
 }
 
 // wantProblems checks a server and looks for what is said of it.
-func wantProblems(t *testing.T, i *Instance, opt CheckOptions, want ...string) {
+func wantProblems(t testing.TB, i *Instance, opt CheckOptions, want ...string) {
 	t.Helper()
 	got, err := i.Check(waiting(t), opt)
 	ok(t, err)

@@ -55,7 +55,7 @@ func TestControlDataThatIsNotUnderstoodIsAnError(t *testing.T) {
 }
 
 // walEndOf is WALEnd that must succeed.
-func walEndOf(ctx context.Context, t *testing.T, i *Instance) wal.Position {
+func walEndOf(ctx context.Context, t testing.TB, i *Instance) wal.Position {
 	t.Helper()
 	end, err := i.WALEnd(ctx)
 	ok(t, err)

@@ -34,7 +34,7 @@ func (i *Instance) HardStop(ctx context.Context, grace time.Duration) error {
 // clearTheWay ends what is left of a dead server, and refuses to touch a living
 // one that nobody has adopted.
 func (i *Instance) clearTheWay() error {
-	lock, ok, err := readLockFile(i.cfg.Dir)
+	lock, ok, err := i.settledLockFile()
 	if err != nil || !ok {
 		return errors.Join(err, i.endStragglers())
 	}
@@ -47,6 +47,26 @@ func (i *Instance) clearTheWay() error {
 		return fmt.Errorf("%w: somebody else has started process %d in %s", errRunning, lock.pid, i.cfg.Dir)
 	}
 	return errors.Join(i.endStragglers(), i.disownLockFiles(lock))
+}
+
+// settledLockFile is readLockFile that gives a server time to write the file. One
+// that stays empty was left by a crash, and is removed: PostgreSQL refuses to
+// start with it.
+func (i *Instance) settledLockFile() (lockFile, bool, error) {
+	path := filepath.Join(i.cfg.Dir, "postmaster.pid")
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(watchInterval) {
+		lock, ok, err := readLockFile(i.cfg.Dir)
+		if ok || err != nil {
+			return lock, ok, err
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return lock, false, ignoreGone(err)
+		}
+		if info.Size() == 0 && time.Now().After(deadline) {
+			return lock, false, ignoreGone(os.Remove(path))
+		}
+	}
 }
 
 // disownLockFiles makes postmaster.pid, and the file that locks the socket, name
@@ -85,6 +105,7 @@ func (i *Instance) endStragglers() error {
 	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(time.Millisecond) {
 		pids, err := stragglers(i.cfg.Dir)
 		if err != nil || len(pids) == 0 {
+			reapOrphans()
 			return err
 		}
 		if time.Now().After(deadline) {

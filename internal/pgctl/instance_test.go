@@ -17,7 +17,7 @@ const patience = 30 * time.Second
 
 // newInstance describes a server in a directory of its own and ends it with the
 // test.
-func newInstance(t *testing.T, name string) *Instance {
+func newInstance(t testing.TB, name string) *Instance {
 	t.Helper()
 	if _, err := FindBinaries(); err != nil {
 		t.Skip(err)
@@ -41,7 +41,7 @@ func newInstance(t *testing.T, name string) *Instance {
 	return i
 }
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -51,14 +51,14 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func waiting(t *testing.T) context.Context {
+func waiting(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, fmt.Errorf("not done within %v", patience))
 	t.Cleanup(cancel)
 	return ctx
 }
 
-func ok(t *testing.T, err error) {
+func ok(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func ok(t *testing.T, err error) {
 }
 
 // startedPair returns a running primary, with a table t, and its running replica.
-func startedPair(ctx context.Context, t *testing.T) (primary, replica *Instance) {
+func startedPair(ctx context.Context, t testing.TB) (primary, replica *Instance) {
 	t.Helper()
 	primary, replica = newInstance(t, "primary"), newInstance(t, "replica")
 	ok(t, primary.Init(ctx))
@@ -78,7 +78,7 @@ func startedPair(ctx context.Context, t *testing.T) (primary, replica *Instance)
 	return primary, replica
 }
 
-func run(ctx context.Context, t *testing.T, i *Instance, sql string) {
+func run(ctx context.Context, t testing.TB, i *Instance, sql string) {
 	t.Helper()
 	conn, err := i.Connect(ctx)
 	ok(t, err)
@@ -88,7 +88,7 @@ func run(ctx context.Context, t *testing.T, i *Instance, sql string) {
 	}
 }
 
-func ask(ctx context.Context, t *testing.T, i *Instance, sql string) string {
+func ask(ctx context.Context, t testing.TB, i *Instance, sql string) string {
 	t.Helper()
 	conn, err := i.Connect(ctx)
 	ok(t, err)
@@ -101,7 +101,7 @@ func ask(ctx context.Context, t *testing.T, i *Instance, sql string) string {
 }
 
 // await asks until the answer is want.
-func await(ctx context.Context, t *testing.T, i *Instance, sql, want string) {
+func await(ctx context.Context, t testing.TB, i *Instance, sql, want string) {
 	t.Helper()
 	for {
 		got := ask(ctx, t, i, sql)

@@ -25,14 +25,12 @@ type lockFile struct {
 	status    string // starting, stopping, ready, standby
 }
 
-// readLockFile reads postmaster.pid; false if there is no such file.
+// readLockFile reads postmaster.pid; false if there is no such file, or nothing
+// in it: a server that starts has made it and not written it yet.
 func readLockFile(dir string) (lockFile, bool, error) {
 	content, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return lockFile{}, false, nil
-	}
-	if err != nil {
-		return lockFile{}, false, err
+	if err != nil || len(content) == 0 {
+		return lockFile{}, false, ignoreGone(err)
 	}
 	lines := strings.Split(string(content), "\n")
 	line := func(n int) string {

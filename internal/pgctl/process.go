@@ -29,6 +29,10 @@ type process struct {
 // may be another's by then.
 type signaller interface{ Signal(sig os.Signal) error }
 
+// waited is shared by whoever waits for a child of ours by its number, and held
+// by whoever reaps children that nobody waits for.
+var waited sync.RWMutex
+
 // startProcess starts cmd and waits for it in the background. One thread starts
 // it and stays until its end: the kernel sends the signal of Pdeathsig when the
 // starting thread goes away, not only when the whole parent does.
@@ -39,6 +43,8 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(p.done)
+		waited.RLock()
+		defer waited.RUnlock()
 		err := cmd.Start()
 		if err == nil {
 			p.handle, p.pid = cmd.Process, cmd.Process.Pid
@@ -197,7 +203,8 @@ func sendSignal(pid int, sig syscall.Signal) error {
 type proc struct {
 	pid, parent int
 	state       byte   // as ps prints it: R, S, D, T, Z, …
-	start       uint64 // in ticks since the machine booted; only on Linux
+	name        string // of the program, cut off after 15 bytes; only on Linux, as what follows
+	start       uint64 // in ticks since the machine booted
 }
 
 func (q proc) runs() bool { return !q.dead() && q.state != 'T' && q.state != 't' }

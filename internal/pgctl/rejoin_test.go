@@ -22,11 +22,15 @@ type pair struct {
 
 // failedOver returns a pair whose old primary, which has not stopped, wrote
 // nothing beyond the fork yet. Its settings are those of newInstance and of more.
-func failedOver(ctx context.Context, t *testing.T, more map[string]string) pair {
+func failedOver(ctx context.Context, t testing.TB, more map[string]string) pair {
 	t.Helper()
 	p := pair{old: newDetached(t, "old"), now: newDetached(t, "now")}
 	ok(t, p.old.Configure(more))
 	ok(t, p.old.Init(ctx))
+	if more["wal_log_hints"] == "off" && p.old.Binaries().Major() >= 18 { // whose initdb turns checksums on
+		_, err := p.old.user.output(ctx, p.old.Binaries().Program("pg_checksums"), "--disable", "--pgdata", p.old.Dir())
+		ok(t, err)
+	}
 	ok(t, p.old.Start(ctx))
 	run(ctx, t, p.old, "CREATE TABLE t(x int); INSERT INTO t VALUES (1)")
 	ok(t, p.now.Clone(ctx, p.old))
@@ -37,7 +41,7 @@ func failedOver(ctx context.Context, t *testing.T, more map[string]string) pair 
 }
 
 // promote makes the replica the primary, and has it complete a checkpoint.
-func (p *pair) promote(ctx context.Context, t *testing.T) {
+func (p *pair) promote(ctx context.Context, t testing.TB) {
 	t.Helper()
 	var err error
 	p.took, err = p.now.TakeOver(ctx, nil)
@@ -58,7 +62,7 @@ func (p *pair) options() RejoinOptions {
 }
 
 // rejoin is Rejoin that must take a rung and leave a replica with the rows 1 and 2.
-func (p *pair) rejoin(ctx context.Context, t *testing.T, opt RejoinOptions, want Rung) Rejoined {
+func (p *pair) rejoin(ctx context.Context, t testing.TB, opt RejoinOptions, want Rung) Rejoined {
 	t.Helper()
 	done, err := p.old.Rejoin(ctx, opt)
 	if err != nil {
@@ -79,7 +83,7 @@ func (p *pair) rejoin(ctx context.Context, t *testing.T, opt RejoinOptions, want
 
 func TestAServerThatWroteNothingMoreFollowsAsItIs(t *testing.T) {
 	for name, end := range map[string]func(context.Context, *Instance) error{
-		"stopped in order": func(ctx context.Context, i *Instance) error { return i.Stop(ctx, Fast) },
+		"stopped in order": stopFast,
 		"crashed":          func(_ context.Context, i *Instance) error { return i.Kill() },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -95,7 +99,7 @@ func TestAServerThatWroteNothingMoreFollowsAsItIs(t *testing.T) {
 }
 
 // diverge has the old primary write beyond the fork, and ends it.
-func (p *pair) diverge(ctx context.Context, t *testing.T, end func(context.Context, *Instance) error) {
+func (p *pair) diverge(ctx context.Context, t testing.TB, end func(context.Context, *Instance) error) {
 	t.Helper()
 	p.promote(ctx, t)
 	run(ctx, t, p.old, "INSERT INTO t VALUES (9)")
@@ -106,7 +110,7 @@ func crash(_ context.Context, i *Instance) error { return i.Kill() }
 
 func TestWhatDivergedIsKeptAndRewound(t *testing.T) {
 	for name, end := range map[string]func(context.Context, *Instance) error{
-		"stopped in order": func(ctx context.Context, i *Instance) error { return i.Stop(ctx, Fast) },
+		"stopped in order": stopFast,
 		"crashed":          crash,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -144,7 +148,7 @@ func TestWhatDivergedIsKeptAndRewound(t *testing.T) {
 }
 
 // checkTail makes sure that pg_waldump finds the lost commit where it is kept.
-func checkTail(ctx context.Context, t *testing.T, i *Instance, done Rejoined) {
+func checkTail(ctx context.Context, t testing.TB, i *Instance, done Rejoined) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(done.Archived, "README.txt"))
 	if err != nil || !strings.Contains(string(text), done.Fork.String()) {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,8 +43,9 @@ type Agent struct {
 
 	anew atomic.Bool // the data directory is to be made anew
 
-	source  sync.Mutex // held while the relay's source is changed
-	sourced string     // guarded by source; what it was changed to
+	source  sync.Mutex    // held while the relay's source is changed
+	sourced string        // guarded by source; what it was changed to
+	follows atomic.Uint64 // the epoch for which that was
 
 	mu        sync.Mutex
 	as        failover.Assignment
@@ -106,11 +108,7 @@ func (a *Agent) makeRelay() error {
 	r.Name, r.Source, r.SourceLater = gateName, nil, true
 	r.Acknowledge, r.Slot = relay.Policy{}, ""
 	r.Log = a.log
-	if r.WALDir == "" {
-		if dir := filepath.Join(a.cfg.DataDir, "pg_wal"); exists(dir) {
-			r.WALDir = dir
-		}
-	}
+	r.WALDir = cmp.Or(r.WALDir, filepath.Join(a.cfg.DataDir, "pg_wal"))
 	a.gate = &gate{clock: a.clock, lease: a.lease, settled: a.tell}
 	r.Gate = a.gate.confirm
 	made, err := relay.New(r)
@@ -189,23 +187,15 @@ func (a *Agent) leave(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Second, errors.New("no answer within 2s"))
 	defer cancel()
-	if err := a.setGate(ctx, ""); err != nil {
+	if err := a.ungate(ctx); err != nil {
 		a.log.ErrorContext(ctx, "the gate stays on: commits wait until the companion is back", "error", err)
 		return
 	}
 	a.log.InfoContext(ctx, "the gate is off: commits wait for nobody until the companion is back")
 }
 
-// setGate writes synchronous_standby_names, unless it is so already.
-func (a *Agent) setGate(ctx context.Context, names string) error {
-	settings, err := a.pg.Settings()
-	if err != nil {
-		return err
-	}
-	if now, ok := settings["synchronous_standby_names"]; ok && now == names {
-		return nil
-	}
-	if err := a.pg.Configure(map[string]string{"synchronous_standby_names": names}); err != nil {
+func (a *Agent) ungate(ctx context.Context) error {
+	if err := a.pg.Configure(map[string]string{"synchronous_standby_names": ""}); err != nil {
 		return err
 	}
 	return a.pg.Reload(ctx)

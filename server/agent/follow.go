@@ -25,7 +25,11 @@ func (a *Agent) setSource(epoch failover.Epoch, name string, source []*pgconn.Co
 	if epoch < a.promises.get().newest() {
 		return errSealed
 	}
-	return a.setSourceLocked(name, source)
+	if err := a.setSourceLocked(name, source); err != nil {
+		return err
+	}
+	a.follows.Store(uint64(epoch))
+	return nil
 }
 
 func (a *Agent) setSourceLocked(name string, source []*pgconn.Config) error {
@@ -37,6 +41,15 @@ func (a *Agent) setSourceLocked(name string, source []*pgconn.Config) error {
 	}
 	a.sourced = name
 	return nil
+}
+
+// retrySource has the relay try its source at once, if it has lost it.
+func (a *Agent) retrySource() {
+	a.source.Lock()
+	defer a.source.Unlock()
+	if !a.relay.Status().Connected {
+		a.sourced = ""
+	}
 }
 
 // sourceLocal has the relay take WAL from the local server, which is the primary
@@ -62,7 +75,7 @@ func (a *Agent) sourceFrom(epoch failover.Epoch, m failover.Member) error {
 		}
 		sources = append(sources, cfg)
 	}
-	return a.setSource(epoch, fmt.Sprintf("%d %s %s %s", epoch, m.Name, m.Companion, m.Postgres), sources)
+	return a.setSource(epoch, fmt.Sprintf("%s %s %s", m.Name, m.Companion, m.Postgres), sources)
 }
 
 // follow keeps a standby behind the primary.
@@ -75,6 +88,9 @@ func (a *Agent) follow(ctx context.Context, as failover.Assignment) error {
 		return nil
 	}
 	if err := a.point(ctx, a.conninfoTo(as.Primary)); err != nil {
+		return err
+	}
+	if err := a.ensure(ctx); err != nil {
 		return err
 	}
 	return a.lead(ctx)

@@ -31,7 +31,9 @@ func (a *Agent) Found(ctx context.Context) (failover.Found, error) {
 		return failover.Found{}, err
 	case running:
 		a.begun()
-		err = a.prepare(ctx)
+		if err = a.ensure(ctx); err == nil {
+			err = a.examine(ctx)
+		}
 	default:
 		err = a.start(ctx)
 	}
@@ -50,12 +52,50 @@ func (a *Agent) Found(ctx context.Context) (failover.Found, error) {
 	return failover.Found{Node: a.cfg.Name, SystemID: f.SystemID, Timeline: f.Timeline}, nil
 }
 
-// prepare gives a server that runs already the settings it needs.
-func (a *Agent) prepare(ctx context.Context) error {
-	if err := a.pg.Configure(a.cfg.settings()); err != nil {
+// ensure gives a server that runs the settings it needs, if it has others: with
+// them it is gated from its promotion on. Some count from its next start.
+func (a *Agent) ensure(ctx context.Context) error {
+	settings, err := a.pg.Settings()
+	if err != nil {
 		return err
 	}
+	wanted := a.cfg.settings()
+	same := true
+	for name, value := range wanted {
+		now, ok := settings[name]
+		same = same && ok && now == value
+	}
+	if same {
+		return nil
+	}
+	if err := a.pg.Configure(wanted); err != nil {
+		return err
+	}
+	overridden, err := a.pg.ClearOverrides(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range overridden {
+		a.log.WarnContext(ctx, "a setting that was made elsewhere is taken back", "name", o.Name, "value", o.Value, "by", o.By)
+	}
 	return a.pg.Reload(ctx)
+}
+
+// examine looks for what is in the way of failover on a server that others have
+// set up.
+func (a *Agent) examine(ctx context.Context) error {
+	problems, err := a.pg.Check(ctx, pgctl.CheckOptions{Nodes: 3, Gate: gateName, Replication: a.serverOf(a.cfg.Self)})
+	if err != nil {
+		return err
+	}
+	var fatal []error
+	for _, p := range problems {
+		a.log.WarnContext(ctx, "something is in the way of failover", "what", p.What, "hint", p.Hint)
+		if p.Fatal {
+			fatal = append(fatal, fmt.Errorf("agent: %s (%s)", p.What, p.Hint))
+		}
+	}
+	return errors.Join(fatal...)
 }
 
 // CloneFrom makes the data directory, which must not be there, a copy of a

@@ -80,7 +80,7 @@ func (m *team) add(name string, edit ...func(*Config)) *testNode {
 	n := &testNode{t: m.t, member: failover.Member{Name: name, Companion: fmt.Sprintf("127.0.0.1:%d", own), Postgres: fmt.Sprintf("127.0.0.1:%d", port)}}
 	n.cfg = Config{
 		Name: name, DataDir: filepath.Join(m.dir, name), SocketDir: m.dir, Port: port, Self: n.member, RelayAddr: n.member.Companion,
-		Relay: relay.Config{BufferSize: 64 << 20}, PeerConn: peerConn, Conninfo: "user=postgres sslmode=disable",
+		Relay: relay.Config{BufferSize: 64 << 20}, PeerConn: peerConn, State: m.state, Conninfo: "user=postgres sslmode=disable",
 		Clock: func() time.Duration { return Boottime() + time.Duration(n.lag.Load()) },
 		Log:   slog.New(slog.NewTextHandler(testLog{m.t, name}, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
@@ -103,6 +103,18 @@ type testLog struct {
 func (l testLog) Write(p []byte) (int, error) {
 	l.t.Logf("%s %s: %s", time.Now().Format("05.000"), l.name, strings.TrimSuffix(string(p), "\n"))
 	return len(p), nil
+}
+
+// state is what the log of the leader has come to.
+func (m *team) state() *failover.State {
+	var s failover.State
+	for _, n := range m.nodes {
+		s.Members = append(s.Members, n.member)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.Epoch, s.Phase, s.Timeline, s.SwitchLSN = m.as.Epoch, m.as.Phase, m.as.Timeline, m.as.SwitchLSN
+	return &s
 }
 
 func peerConn(m failover.Member, relay bool) (*pgconn.Config, error) {

@@ -45,23 +45,24 @@ func (a *Agent) promote(ctx context.Context, p failover.Promote) (pgctl.Promotio
 			return pgctl.Promotion{}, err
 		}
 	}
-	if err := a.ask(ctx); err != nil {
+	recovery, err := a.inRecovery(ctx)
+	if err != nil {
 		return pgctl.Promotion{}, err
 	}
-	a.mu.Lock()
-	recovery := a.facts.Recovery
-	a.mu.Unlock()
 	if recovery {
-		if err := a.awaitWAL(ctx, p.Until); err != nil {
+		if err := a.awaitWAL(ctx, p); err != nil {
 			return pgctl.Promotion{}, err
 		}
+	}
+	if err := a.ensure(ctx); err != nil {
+		return pgctl.Promotion{}, err
 	}
 	// The gate is on its way before there can be anything to confirm.
 	if err := a.sourceLocal(p.Epoch); err != nil {
 		return pgctl.Promotion{}, err
 	}
 	var took pgctl.Promotion
-	err := a.acting.do(ctx, func(conn *pgx.Conn) (err error) {
+	err = a.acting.do(ctx, func(conn *pgx.Conn) (err error) {
 		took, err = a.pg.TakeOver(ctx, conn)
 		return err
 	})
@@ -79,6 +80,21 @@ func (a *Agent) promote(ctx context.Context, p failover.Promote) (pgctl.Promotio
 		a.checkpointLater(ctx)
 	}
 	return took, nil
+}
+
+// inRecovery asks a server that runs what it is, once it answers.
+func (a *Agent) inRecovery(ctx context.Context) (bool, error) {
+	if err := a.ask(ctx); err != nil {
+		if err := a.pg.AwaitReady(ctx); err != nil {
+			return false, err
+		}
+		if err := a.ask(ctx); err != nil {
+			return false, err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.facts.Recovery, nil
 }
 
 // ascend promises to be the primary of epoch, unless a newer one is known.
@@ -105,35 +121,6 @@ func (a *Agent) ascend(epoch failover.Epoch) error {
 	}
 	a.tellLocked() // the lease can be had meanwhile
 	return nil
-}
-
-// awaitWAL waits until the standby has flushed all that the relay has, for a
-// moment, and everything up to until, however long it takes.
-func (a *Agent) awaitWAL(ctx context.Context, until wal.Position) error {
-	return a.acting.do(ctx, func(conn *pgx.Conn) error {
-		f, err := readFacts(ctx, conn)
-		if err != nil {
-			return err
-		}
-		if err := a.awaitFlush(ctx, conn, &f); err != nil {
-			return err
-		}
-		tick := time.NewTicker(2 * time.Millisecond)
-		defer tick.Stop()
-		for f.LSN < until.LSN && f.Timeline <= until.Timeline {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return fmt.Errorf("agent: it has WAL up to %s, and %s was wanted: %w", f.LSN, until, context.Cause(ctx))
-			}
-			flushed, _, err := received(ctx, conn)
-			if err != nil {
-				return err
-			}
-			f.LSN = max(f.LSN, flushed)
-		}
-		return nil
-	})
 }
 
 // gateWait is how long a promotion waits for the gate, without which commits

@@ -119,11 +119,15 @@ func (a *Agent) reignOn(ctx context.Context, as failover.Assignment) error {
 	}
 	a.gate.reign(as.Epoch)
 	a.gate.use(as.Epoch, as.Gate)
-	return a.setGate(ctx, gateName)
+	return a.ensure(ctx)
 }
 
-// start starts the server with the settings that all servers have.
+// start starts the server with the settings that all servers have, unless one
+// runs already that nobody has noticed.
 func (a *Agent) start(ctx context.Context) error {
+	if running, err := a.pg.Adopt(ctx); err != nil || running {
+		return a.startedOr(err)
+	}
 	if err := a.pg.Configure(a.cfg.settings()); err != nil {
 		return err
 	}
@@ -146,6 +150,7 @@ func (a *Agent) starting(why string) {
 func (a *Agent) startedOr(err error) error {
 	if a.pg.Running() {
 		a.begun()
+		a.retrySource()
 		return err
 	}
 	a.mu.Lock()

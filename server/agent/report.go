@@ -48,14 +48,15 @@ func (a *Agent) addPrimary(r *failover.Report, status relay.Status) {
 
 // addStandby adds what the relay knows of the standby behind it.
 func (a *Agent) addStandby(r *failover.Report, status relay.Status) {
+	follows := failover.Epoch(a.follows.Load())
 	r.Source = status.Source
 	for _, s := range status.Subscribers {
 		if s.Name == a.cfg.Name && s.Via == "" && s.Timeline != 0 && s.Timeline == r.Timeline {
 			r.LSN, r.ReplayLSN = max(r.LSN, s.Confirmed.Flush), max(r.ReplayLSN, s.Confirmed.Apply)
-			r.Streaming = status.Connected && r.Postgres == failover.ServerUp
+			r.Streaming = status.Connected && r.Postgres == failover.ServerUp && follows == r.Epoch
 		}
 	}
-	if !r.Streaming && a.facts.Receiver && r.Postgres == failover.ServerUp && a.misled != 0 {
+	if !r.Streaming && a.facts.Receiver && r.Postgres == failover.ServerUp && a.misled != 0 && follows == r.Epoch {
 		r.Streaming = true // from the primary itself
 		r.Source = a.facts.Host
 	}

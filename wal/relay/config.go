@@ -26,7 +26,8 @@ type Config struct {
 	// Source is where WAL comes from: the first that can be used, see
 	// ParseSource. SetSource changes it later.
 	Source []*pgconn.Config
-	// SourceLater allows that there is none until SetSource names one.
+	// SourceLater allows that there is none until SetSource names one, and that
+	// WALDir is made later too.
 	SourceLater bool
 
 	BufferSize  int64 // wal_buffer_size: bytes of WAL in memory

@@ -87,7 +87,7 @@ func New(cfg Config) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.WALDir != "" {
+	if cfg.WALDir != "" && !cfg.SourceLater {
 		if _, err := os.ReadDir(cfg.WALDir); err != nil {
 			return nil, fmt.Errorf("relay: directory of WAL: %w", err)
 		}
