@@ -172,7 +172,7 @@ func on[In, Out any](do func(ctx context.Context, in In) (Out, error)) http.Hand
 func refuse(w http.ResponseWriter, err error) {
 	answer, ok := errors.AsType[*peerError](err)
 	if !ok {
-		answer = &peerError{Code: "failed", Message: err.Error(), status: http.StatusInternalServerError}
+		answer = &peerError{Code: "internal", Message: err.Error(), status: http.StatusInternalServerError}
 	}
 	if answer.status == 0 {
 		answer.status = http.StatusConflict

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/lag/stats"
 	"github.com/heliosdb/helios/server/api"
 )
 
@@ -53,6 +54,7 @@ type Server struct {
 	callers   *callers
 	conductor *conductor
 	board     *board
+	lag       *stats.Monitor
 	api       *api.Handler
 	logger    *slog.Logger
 
@@ -102,7 +104,7 @@ func New(cfg Config, listeners *Listeners, log Membership, node Node) *Server {
 	}
 	s := &Server{
 		cfg: cfg, log: log, node: node, mux: listeners.mux, logger: cfg.Log,
-		callers: newCallers(cfg.PeerTLS, cfg.Dial), board: newBoard(cfg.Self.Name),
+		callers: newCallers(cfg.PeerTLS, cfg.Dial), board: newBoard(cfg.Self.Name), lag: stats.NewMonitor(cfg.Interval),
 		run: rand.Uint64(), closing: make(chan struct{}),
 	}
 	s.api = api.New(api.Config{
@@ -145,6 +147,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.node.Run(ctx) })
 	group.Go(func() error { return (&reporter{s: s}).run(ctx) })
 	group.Go(func() error { return s.listen(ctx) })
+	group.Go(func() error { return s.lag.Run(ctx, s.observe) })
 	group.Go(func() error { return s.belong(ctx) })
 	err := group.Wait()
 	s.work.Wait()
