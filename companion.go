@@ -258,7 +258,7 @@ func (c *Cluster) lookCloser(view *topology.View, b *topology.Bulletin, who []in
 }
 
 // CompanionStatus says which companion a cluster listens to, and what the
-// companions say. It is zero where the DSN names none.
+// companions say.
 type CompanionStatus struct {
 	Address   string    `json:"address,omitempty"` // whose stream is open; "" for nobody's
 	Name      string    `json:"name,omitempty"`    // who told the newest bulletin
@@ -270,13 +270,13 @@ type CompanionStatus struct {
 	Reason    string    `json:"reason,omitempty"`  // why no stream is open
 }
 
-// companionStatus describes the listener.
-func (c *Cluster) companionStatus(told topology.Announcement) CompanionStatus {
+// companionStatus describes the listener; nil if there is none.
+func (c *Cluster) companionStatus(told topology.Announcement) *CompanionStatus {
 	if c.listener == nil {
-		return CompanionStatus{}
+		return nil
 	}
 	st := c.listener.Status()
-	s := CompanionStatus{
+	s := &CompanionStatus{
 		Address: st.Companion, Name: st.Name, HeardAt: st.HeardAt, Bulletins: st.Bulletins,
 		Epoch: told.Epoch, Heard: told.Heard, Hold: told.Hold,
 	}
@@ -287,7 +287,7 @@ func (c *Cluster) companionStatus(told topology.Announcement) CompanionStatus {
 }
 
 // String says the same in a few words.
-func (s CompanionStatus) String() string {
+func (s *CompanionStatus) String() string {
 	switch {
 	case s.HeardAt.IsZero() && s.Reason == "":
 		return "not heard yet"

@@ -620,7 +620,7 @@ func TestExplainAndStatusTellOfTheCompanion(t *testing.T) {
 		}
 	})
 	play(t, 2, rare, func(s *stage) {
-		if st := s.cluster.Status().Companion; st != (CompanionStatus{}) {
+		if st := s.cluster.Status().Companion; st != nil {
 			t.Errorf("without companions Status().Companion = %+v", st)
 		}
 	})

@@ -62,7 +62,7 @@ type Status struct {
 	Split    bool         `json:"split_brain"` // two primaries on one timeline
 	Nodes    []NodeStatus `json:"nodes"`
 
-	Companion CompanionStatus `json:"companion"` // zero if the DSN names none
+	Companion *CompanionStatus `json:"companion,omitempty"` // nil if the DSN names none
 }
 
 // Stats counts what the driver did since the cluster was opened.

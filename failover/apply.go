@@ -224,12 +224,13 @@ func (s *State) electable(e Elect) error {
 	if s.last().Forced {
 		return nil
 	}
-	at := e.Sealed[i].Position
-	if e.Until.Compare(at) > 0 {
+	at, far := e.Sealed[i].Position, s.furthest(e.Sealed).Position
+	if e.Until != (wal.Position{}) {
 		at = e.Until
 	}
-	far := furthest(e.Sealed)
 	switch {
+	case s.Astray(e.Sealed[i].Reign, e.Sealed[i].Position):
+		return fmt.Errorf("%s is at %s, of a primary that never was ready", e.Node, e.Sealed[i].Position)
 	case !m.Candidate():
 		return fmt.Errorf("%s is no candidate", e.Node)
 	case e.Sealed[i].Err != "":
@@ -238,7 +239,7 @@ func (s *State) electable(e Elect) error {
 		return fmt.Errorf("%d of %v have to be sealed: others may have confirmed commits", s.SyncSet.Need(), s.SyncSet.Members)
 	case at != far:
 		return fmt.Errorf("%s would come to %s, and there is WAL up to %s", e.Node, at, far)
-	case s.SyncSet.K == 0 && at.Timeline < s.Timeline:
+	case at.Timeline < s.Timeline: // it would give the number away a second time
 		return fmt.Errorf("%s is at %s, and has nothing of timeline %s", e.Node, at, s.Timeline)
 	}
 	return nil
@@ -248,8 +249,8 @@ func (s *State) ready(r Ready) error {
 	switch {
 	case r.Epoch != s.Epoch || s.Phase != PhaseElected:
 		return fmt.Errorf("ready in epoch %d, and %d is %s", r.Epoch, s.Epoch, s.Phase)
-	case r.Timeline < s.Timeline:
-		return fmt.Errorf("ready on timeline %s, and %s is the last", r.Timeline, s.Timeline)
+	case r.Timeline < s.Timeline, r.Timeline == s.Timeline && s.Primary != s.ruler() && !s.last().Forced:
+		return fmt.Errorf("ready on timeline %s, and %s of %s is the last", r.Timeline, s.Timeline, s.ruler())
 	case r.Timeline > s.Timeline && r.SwitchLSN == 0:
 		return fmt.Errorf("timeline %s began nowhere", r.Timeline)
 	case !s.whole() && r.Timeline <= s.Until.Timeline, !s.whole() && r.SwitchLSN < s.Until.LSN:
@@ -292,12 +293,28 @@ func (s *State) agree(set SyncSet) error {
 	return nil
 }
 
-// remember appends a transition, and forgets the oldest if there are too many.
+// remember appends a transition, and forgets the oldest if there are too many; but never the
+// last one that became ready.
 func (s *State) remember(t Transition) {
 	s.History = append(s.History, t)
-	if over := len(s.History) - HistoryLimit; over > 0 {
-		s.History = slices.Delete(s.History, 0, over)
+	if len(s.History) <= HistoryLimit {
+		return
 	}
+	oldest := 0
+	if later := s.History[1:]; !slices.ContainsFunc(later, func(t Transition) bool { return t.Timeline != 0 }) {
+		oldest = 1
+	}
+	s.History = slices.Delete(s.History, oldest, oldest+1)
+}
+
+// ruler returns who was ready last, on Timeline; before anybody was, who is to be.
+func (s *State) ruler() string {
+	for _, t := range slices.Backward(s.History) {
+		if t.Timeline != 0 {
+			return t.To
+		}
+	}
+	return s.History[0].To
 }
 
 // last returns the newest transition, which a state that is still private may change; nil

@@ -43,7 +43,7 @@ func (e *Engine) suspicion() string {
 		return fmt.Sprintf("%s is dead: %s found its ports closed", name, strings.Join(slices.Sorted(maps.Keys(p.refused)), " and "))
 	}
 	if p.heard.IsZero() {
-		if e.due(e.lease.until) {
+		if e.due(later(e.lease.until, endOf(e.since, s.Settings.Lease))) {
 			return fmt.Sprintf("%s has not been heard of", name)
 		}
 		return ""
@@ -58,7 +58,7 @@ func (e *Engine) suspicion() string {
 	if until := e.patience(p); !until.IsZero() && e.due(until) {
 		return because(fmt.Sprintf("%s does not serve: PostgreSQL is %s", name, p.Postgres), p.Reason)
 	}
-	if e.due(later(e.lease.until, endOf(p.heard, s.Settings.Lease), p.away)) {
+	if e.due(later(e.lease.until, endOf(later(e.since, p.heard), s.Settings.Lease), p.away)) {
 		return name + " is silent"
 	}
 	return ""

@@ -121,9 +121,9 @@ func (e *Engine) choose() {
 	e.over("nobody")
 	best := ranked[0]
 	elect := Elect{Node: best.Node, Sealed: answers, Reason: fmt.Sprintf("%s is at %s", best.Node, best.Position)}
-	if far := furthest(answers); !ahead(best.Position, far) && !s.last().Forced {
-		elect.Until = far
-		elect.Reason += fmt.Sprintf(", and fetches up to %s", far)
+	if far := s.furthest(answers); s.further(best, far) < 0 && !s.last().Forced {
+		elect.Until = far.Position
+		elect.Reason += fmt.Sprintf(", and fetches up to %s", far.Position)
 	}
 	if e.due(e.lease.until) && e.restedFor(best.Node) {
 		e.elect(elect)
@@ -205,7 +205,7 @@ func (e *Engine) rank(sealed []Sealed) []Sealed {
 		n, _ := e.state.Member(b.Node)
 		return cmp.Or(
 			cmp.Compare(failed[a.Node], failed[b.Node]),
-			b.Position.Compare(a.Position),
+			e.state.further(b, a),
 			cmp.Compare(n.Priority, m.Priority),
 			cmp.Compare(e.near(n, sealed), e.near(m, sealed)),
 			cmp.Compare(a.ReplayLSN.Behind(a.Position.LSN), b.ReplayLSN.Behind(b.Position.LSN)),
@@ -225,14 +225,18 @@ func (e *Engine) eligible(a Sealed, all []Sealed) bool {
 	if s.last().Forced {
 		return s.Switchover == nil || s.Switchover.To == a.Node
 	}
+	far := s.furthest(all)
+	switch {
+	case s.Astray(a.Reign, a.Position):
+		return false
+	case a.Position.Timeline > s.Timeline && a.Reign != far.Reign:
+		return false // on a timeline that nobody was ready on, and that does not lead to far
+	}
 	if !m.Candidate() || a.Err != "" || a.Node == s.Primary && (!s.whole() || e.peer(a.Node).Postgres == ServerHung) {
 		return false
 	}
-	if s.SyncSet.K > 0 {
-		return true
-	}
 	// It fetches what the others have before it is promoted.
-	return e.current(furthest(all))
+	return e.current(far.Position)
 }
 
 // current reports whether WAL up to p is of the last reign, and not too far behind what its
@@ -245,7 +249,7 @@ func (e *Engine) current(p wal.Position) bool {
 	}
 	old := e.peer(s.Primary)
 	lag := p.LSN.Behind(old.LSN)
-	if s.Settings.MaxLag > 0 && old.Timeline == p.Timeline && lag > s.Settings.MaxLag {
+	if s.SyncSet.K == 0 && s.Settings.MaxLag > 0 && old.Timeline == p.Timeline && lag > s.Settings.MaxLag {
 		e.warn("stale", fmt.Sprintf("the most there is ends at %s, %d bytes behind %s: max_failover_lag is %d", p, lag, s.Primary, s.Settings.MaxLag))
 		return false
 	}

@@ -4,8 +4,6 @@ import (
 	"reflect"
 	"slices"
 	"time"
-
-	"github.com/heliosdb/helios/wal"
 )
 
 // An Engine is what the companion that leads the log thinks with. Everything it remembers
@@ -20,6 +18,7 @@ type Engine struct {
 
 	term   uint64 // 0: somebody else leads
 	led    time.Time
+	since  time.Time // when this phase of the epoch began, or the leadership if that is later
 	state  *State
 	number uint64 // of the newest assignment
 	peers  map[string]*peer
@@ -42,14 +41,14 @@ type Engine struct {
 type peer struct {
 	Report // the newest
 
-	heard   time.Time       // when Report came; zero if none has
-	gone    map[uint64]bool // runs that ended
-	sent    Assignment      // the newest, without what only belongs to one report
-	away    time.Time       // until when it said that it would be away
-	idle    time.Time       // as the primary: since when it has been heard and did not serve
-	starts  time.Time       // since when its PostgreSQL has been starting
-	streams time.Time       // since when it has streamed without a break
-	good    time.Time       // when it was last heard to stream
+	heard   time.Time         // when Report came; zero if none has
+	seqs    map[uint64]uint64 // the newest report of each run
+	sent    Assignment        // the newest, without what only belongs to one report
+	away    time.Time         // until when it said that it would be away
+	idle    time.Time         // as the primary: since when it has been heard and did not serve
+	starts  time.Time         // since when its PostgreSQL has been starting
+	streams time.Time         // since when it has streamed without a break
+	good    time.Time         // when it was last heard to stream
 
 	lost    bool            // the connection to it broke, and nobody got through since
 	dead    bool            // proven: nothing of it runs any more
@@ -61,6 +60,7 @@ type peer struct {
 // A lease is the one that may be out there. There is never more than one.
 type lease struct {
 	holder string
+	run    uint64    // of the holder's companion; 0 if another leader granted it
 	until  time.Time // by the leader's clock, with room for drift; zero: it has ended
 }
 
@@ -112,7 +112,7 @@ func (e *Engine) lead(in Leads) {
 		self: e.self, now: e.now,
 		term: in.Term, led: e.now, state: in.State,
 		peers: map[string]*peer{}, warned: map[string]string{},
-		lease: lease{in.State.Primary, endOf(e.now, max(in.State.Settings.Lease, in.State.LongestLease))},
+		lease: lease{holder: in.State.Primary, until: endOf(e.now, max(in.State.Settings.Lease, in.State.LongestLease))},
 	}
 	e.enter()
 }
@@ -191,6 +191,7 @@ func (e *Engine) apply(s *State) {
 
 // enter begins a phase.
 func (e *Engine) enter() {
+	e.since = e.now
 	if e.race.epoch != e.state.Epoch {
 		decided := e.race.decided
 		e.race = race{epoch: e.state.Epoch, began: e.now, decided: decided, planned: true}
@@ -306,7 +307,7 @@ func (e *Engine) over(about string) { delete(e.warned, about) }
 func (e *Engine) peer(name string) *peer {
 	p := e.peers[name]
 	if p == nil {
-		p = &peer{gone: map[uint64]bool{}, good: e.led}
+		p = &peer{seqs: map[uint64]uint64{}, good: e.led}
 		e.peers[name] = p
 	}
 	return p
@@ -362,27 +363,25 @@ func (e *Engine) push() {
 	}
 }
 
-// hear takes a report and answers it. Reports come late, twice, and in any order: only the
-// newest of the newest run says anything, but each is answered.
+// hear takes a report and answers it. Reports come late, twice, and in any order: only what
+// is newer than all of its run says anything, but each is answered. Which run is the newer
+// one cannot be told; the one that lives has the last word.
 func (e *Engine) hear(r Report) {
 	p := e.peer(r.Node)
 	if _, member := e.state.Member(r.Node); !member {
 		delete(e.peers, r.Node)
 		return
 	}
-	known := !p.heard.IsZero()
-	if p.gone[r.Run] || known && r.Run == p.Run && r.Seq <= p.Seq {
+	if r.Seq <= p.seqs[r.Run] {
 		e.assign(r.Node, r, 0)
 		return
 	}
-	if known && r.Run != p.Run {
-		p.gone[p.Run] = true
-	}
+	p.seqs[r.Run] = r.Seq
 	p.Report, p.heard, p.dead = r, e.now, false
 	p.round++ // what was seen before it says nothing now
 	p.refused = nil
 	p.note(e.now)
-	if r.GivesBack && r.Term == e.term {
+	if r.GivesBack && r.Term == e.term && (e.lease.run == 0 || e.lease.run == r.Run) {
 		// Of an older term it might be from before another leader's grant. Having acted
 		// on an assignment of this term, the node takes nothing of an older one.
 		e.void(r.Node)
@@ -413,7 +412,7 @@ func (p *peer) note(now time.Time) {
 func (e *Engine) grant(r Report) time.Duration {
 	s := e.state
 	switch {
-	case s.Phase != PhaseReady && s.Phase != PhaseElected,
+	case s.Phase != PhaseReady, // before, an election could pass over what it confirms
 		r.Node != s.Primary, r.Epoch != s.Epoch, !r.Primary, !r.WantsLease, r.GivesBack,
 		e.asked != nil && e.asked.Fence != nil:
 		return 0
@@ -422,7 +421,7 @@ func (e *Engine) grant(r Report) time.Duration {
 	if e.lease.until.After(until) {
 		until = e.lease.until // one of an older, longer setting
 	}
-	e.lease = lease{r.Node, until}
+	e.lease = lease{r.Node, r.Run, until}
 	return s.Settings.Lease
 }
 
@@ -472,6 +471,3 @@ func leadsBetter(a, b Member) bool {
 	}
 	return a.Priority < b.Priority
 }
-
-// ahead reports whether a is behind nothing that b has.
-func ahead(a, b wal.Position) bool { return a.Compare(b) >= 0 }

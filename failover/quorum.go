@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/heliosdb/helios/wal"
@@ -97,12 +98,25 @@ func (s *State) found(sealed []Sealed) bool {
 // whole reports whether the last primary has every commit that was acknowledged.
 func (s *State) whole() bool { return s.Until == wal.Position{} }
 
-// furthest returns the largest position of sealed; zero if there is none.
-func furthest(sealed []Sealed) wal.Position {
-	var far wal.Position
+// further compares how far two that were sealed are: by timeline, then by LSN. Timelines on
+// which nobody was ready yet may have the same number and be different ones: there the newer
+// epoch counts first. (Raft compares terms before lengths for the same reason.)
+func (s *State) further(a, b Sealed) int {
+	reign := func(a Sealed) Epoch {
+		if a.Position.Timeline > s.Timeline {
+			return a.Reign
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(reign(a), reign(b)), a.Position.Compare(b.Position))
+}
+
+// furthest returns who of sealed has the most; zero if nobody has anything that counts.
+func (s *State) furthest(sealed []Sealed) Sealed {
+	var far Sealed
 	for _, a := range sealed {
-		if a.Position.Compare(far) > 0 {
-			far = a.Position
+		if !s.Astray(a.Reign, a.Position) && s.further(a, far) > 0 {
+			far = a
 		}
 	}
 	return far

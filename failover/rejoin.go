@@ -15,8 +15,8 @@ type LocalData struct {
 	CleanShutdown bool         // its control data says that it was shut down, not that it was running
 	CanRewind     bool         // it has checksums or wal_log_hints, so that pg_rewind works
 
-	// Foreign says that its timeline came to it in an epoch that was never ready (see
-	// [State.Began]): the cluster may have given that number to another timeline since.
+	// Foreign says that its timeline is of a primary that never was ready (see
+	// [State.Astray]): the cluster may have given that number to another timeline since.
 	Foreign bool
 }
 

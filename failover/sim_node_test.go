@@ -2,6 +2,7 @@ package failover
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/heliosdb/helios/wal"
@@ -76,6 +77,7 @@ type simNode struct {
 	// On disk.
 	at       place
 	standby  bool  // has a standby.signal
+	reign    Epoch // the newest that it wrote or took WAL in
 	promised Epoch // the newest epoch it knows of
 	halted   Epoch // in which it was shut down for a switchover
 
@@ -168,9 +170,7 @@ func (n *simNode) report() {
 	}
 	r.WantsLease = r.Primary && n.leads() && !r.GivesBack
 	r.Streaming = n.serves() && n.standby && n.w.now-n.streamed < 200*time.Millisecond
-	for name, lsn := range n.confirmed {
-		r.Confirmed[name] = lsn
-	}
+	maps.Copy(r.Confirmed, n.confirmed)
 	sent := n.clock()
 	to := n.w.leader
 	if to == nil || n.w.rng.IntN(20) == 0 {
@@ -250,7 +250,10 @@ func (n *simNode) seal(e Epoch) SealAnswer {
 		return a
 	}
 	n.promise(e)
-	a.Sealed = Sealed{Position: n.at.position(), ReplayLSN: n.at.lsn}
+	a.Sealed = Sealed{Position: n.at.position(), ReplayLSN: n.at.lsn, Reign: n.reign}
+	if n.w.flaw == flawNoReign {
+		a.Sealed.Reign = 0
+	}
 	if n.standby && !n.serves() && n.w.rng.IntN(2) == 0 {
 		a.Sealed.Err = "is down"
 	}
@@ -272,6 +275,7 @@ func (n *simNode) promote(p Promote, done func(Promoted)) {
 	}
 	n.promise(p.Epoch)
 	if !n.standby && n.as.Epoch == p.Epoch && n.leads() && n.postgres && n.w.now >= n.busy {
+		n.reign = p.Epoch
 		done(Promoted{Epoch: p.Epoch, Timeline: n.at.branch.number, SwitchLSN: n.at.branch.begin})
 		return
 	}
@@ -309,7 +313,7 @@ func (n *simNode) finish(p Promote, done func(Promoted), fail func(string)) {
 		n.at.lsn += 8
 		n.standby = false
 	}
-	n.busy = n.w.now
+	n.busy, n.reign = n.w.now, p.Epoch
 	done(Promoted{Epoch: p.Epoch, Timeline: n.at.branch.number, SwitchLSN: n.at.branch.begin})
 	n.report()
 }
@@ -317,7 +321,7 @@ func (n *simNode) finish(p Promote, done func(Promoted), fail func(string)) {
 func (n *simNode) fetch(until wal.Position) bool {
 	for _, o := range n.w.nodes {
 		if o != n && o.alive() && n.w.linked(n, o) && n.w.linked(o, n) && o.at.position().Compare(until) >= 0 && o.at.holds(n.at) {
-			n.at = o.at
+			n.at, n.reign = o.at, o.reign
 			return true
 		}
 	}
@@ -395,7 +399,7 @@ func (n *simNode) pull() {
 		if n.promised != epoch || n.as.Epoch != epoch || !n.serves() || !n.standby || n.promoting || !at.holds(n.at) {
 			return
 		}
-		n.at, n.streamed = at, n.w.now
+		n.at, n.streamed, n.reign = at, n.w.now, epoch
 		n.w.send(n, p, func() {
 			if p.promised == epoch && !p.standby && p.at.holds(at) {
 				p.confirmed[n.name] = max(p.confirmed[n.name], at.lsn)

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"container/heap"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -32,6 +33,7 @@ const (
 	flawDeadIfSilent     flaw = "who is silent counts as dead"
 	flawTrustsOldReports flaw = "a lease that was given back before the leader led counts"
 	flawOldAssignments   flaw = "assignments are taken in any order"
+	flawNoReign          flaw = "timelines of primaries that never were ready count"
 )
 
 // TestSim breaks clusters at random. -seeds says how many, -seed which one.
@@ -66,7 +68,7 @@ func TestSim(t *testing.T) {
 func TestSimBites(t *testing.T) {
 	for _, f := range []flaw{
 		flawNoWait, flawNoQuorum, flawNoDriftRoom, flawNotSettled, flawOldSeals,
-		flawDeadIfSilent, flawTrustsOldReports, flawOldAssignments,
+		flawDeadIfSilent, flawTrustsOldReports, flawOldAssignments, flawNoReign,
 	} {
 		t.Run(string(f), func(t *testing.T) {
 			var found atomic.Pointer[string]
@@ -117,12 +119,27 @@ func simulate(seed uint64, f flaw) *world {
 	w.wild = seed%2 == 0
 	w.run(time.Duration(8+w.rng.IntN(20)) * time.Second)
 	w.heal()
-	w.run(45 * time.Second)
-	if w.failed == nil {
-		w.checkHealthy()
+	well, healed := w.healthy(), w.now
+	for ; well != nil && w.failed == nil && w.now-healed < patience; well = w.healthy() {
+		w.run(time.Second)
+	}
+	if well != nil {
+		for _, n := range w.nodes {
+			w.logf("%s: %s, standby %v, PostgreSQL %v, epoch %d, assigned %+v, gate %+v, confirmed %v", n.name, n.at.position(), n.standby, n.postgres, n.promised, n.as, n.gate, n.confirmed)
+			if n == w.leader {
+				for _, p := range n.engine.peers {
+					w.logf("    heard: %+v", *p)
+				}
+			}
+		}
+		w.fail("%v after it was healed: %v", patience, well)
 	}
 	return w
 }
+
+// patience is how long a cluster may take to heal: some promotions that fail, and the rest
+// between them.
+const patience = 45 * time.Second
 
 // newWorld makes a cluster with its first primary.
 func newWorld(seed uint64, f flaw) *world {
@@ -148,7 +165,7 @@ func newWorld(seed uint64, f flaw) *world {
 			m.NoCandidate = true
 		}
 		apply(Command{Join: &m})
-		n := &simNode{w: w, name: name, rate: 0.98 + 0.04*w.rng.Float64(), power: true, at: place{first, 0x1000}, standby: name != "n1", postgres: name[0] != 'w'}
+		n := &simNode{w: w, name: name, rate: 0.98 + 0.04*w.rng.Float64(), power: true, at: place{first, 0x1000}, standby: name != "n1", reign: 1, postgres: name[0] != 'w'}
 		w.nodes = append(w.nodes, n)
 	}
 	settings := DefaultSettings()
@@ -173,9 +190,8 @@ func newWorld(seed uint64, f flaw) *world {
 
 // run lets d pass, or less if something is found.
 func (w *world) run(d time.Duration) {
-	for end := w.now + d; len(w.events) > 0 && w.events[0].at <= end && w.failed == nil; {
-		next := w.events[0]
-		w.events.drop()
+	for end := w.now + d; w.events.Len() > 0 && w.events.events[0].at <= end && w.failed == nil; {
+		next := heap.Pop(&w.events).(event)
 		w.now = next.at
 		next.f()
 		w.checkLeases()
@@ -301,6 +317,9 @@ func (w *world) order4(n, o *simNode, what int) {
 func (w *world) kill(n *simNode, postgres bool) {
 	n.companion, n.frozen, n.backlog, n.promoting = false, false, nil, false
 	n.run++
+	if w.leader == n {
+		w.leader, w.led = nil, w.now
+	}
 	n.leaseUntil = 0
 	if postgres {
 		n.postgres = false
@@ -369,10 +388,8 @@ func (w *world) heal() {
 // acknowledge notes that a client was told that its commit is there for good.
 func (w *world) acknowledge(n *simNode, at place) {
 	w.counts["acknowledged"]++
-	for _, s := range w.states {
-		if s.Phase == PhaseReady && s.Epoch > n.promised {
-			w.fail("%s acknowledges %s in epoch %d, and epoch %d is ready", n.name, at.position(), n.promised, s.Epoch)
-		}
+	if n.promised < w.ready {
+		w.fail("%s acknowledges %s in epoch %d, and epoch %d is ready", n.name, at.position(), n.promised, w.ready)
 	}
 	for i, a := range w.acked {
 		if a.branch == at.branch {
@@ -397,14 +414,11 @@ func (w *world) checkLeases() {
 	}
 }
 
-// checkProposal sees that nobody is elected while somebody else may confirm commits.
-func (w *world) checkProposal(n *simNode, c Command) {
-	if c.Elect == nil {
-		return
-	}
+// checkElected sees that nobody is elected while somebody else may confirm commits.
+func (w *world) checkElected(c Elect) {
 	for _, o := range w.nodes {
-		if o.leased() && o.name != c.Elect.Node {
-			w.fail("%s elects %s, and %s holds a lease of epoch %d", n.name, c.Elect.Node, o.name, o.leaseEpoch)
+		if o.leased() && o.name != c.Node {
+			w.fail("%s is elected, and %s holds a lease of epoch %d", c.Node, o.name, o.leaseEpoch)
 		}
 	}
 }
@@ -419,6 +433,7 @@ func (w *world) checkLog(before *State, c Command, after *State) {
 		if before.Phase != PhaseFenced || before.Epoch != c.Elect.Epoch {
 			w.fail("elected without a fence: %s", tell(c))
 		}
+		w.checkElected(*c.Elect)
 		if c.Elect.Node == before.Primary {
 			w.counts["again"]++
 		}
@@ -428,6 +443,7 @@ func (w *world) checkLog(before *State, c Command, after *State) {
 			w.checkHolds(before, c.Elect.Node, "is elected")
 		}
 	case c.Ready != nil:
+		w.ready = c.Ready.Epoch
 		w.checkHolds(before, after.Primary, "is ready")
 		if before.SyncSet.K == 0 { // what asynchronous commits were lost is lost
 			at := w.node(after.Primary).at
@@ -450,23 +466,20 @@ func (w *world) checkHolds(s *State, node, what string) {
 	}
 }
 
-// checkHealthy sees that a cluster that was healed works again.
-func (w *world) checkHealthy() {
+// healthy says what of the cluster does not work; nil if all does.
+func (w *world) healthy() error {
 	s := w.state()
 	p := w.node(s.Primary)
 	if s.Phase != PhaseReady || !p.serves() || p.standby || !p.leased() {
-		w.fail("there is no primary: epoch %d is %s, %s", s.Epoch, s.Phase, s.Primary)
-		return
+		return fmt.Errorf("there is no primary: epoch %d is %s, %s", s.Epoch, s.Phase, s.Primary)
 	}
-	if p.acked+2000 < p.at.lsn {
-		w.fail("%s confirms nothing: %s of %s, gate %v, sync set %v", p.name, p.acked, p.at.lsn, p.gate, s.SyncSet)
+	if p.acked+500 < p.at.lsn {
+		return fmt.Errorf("%s confirms nothing: %s of %s, gate %v, sync set %v", p.name, p.acked, p.at.lsn, p.gate, s.SyncSet)
 	}
 	for _, n := range w.nodes {
-		if n != p && !w.witness(n.name) && (!n.standby || !p.at.holds(n.at) || n.at.lsn+2000 < p.at.lsn) {
-			w.fail("%s does not follow %s: %s and %s", n.name, p.name, n.at.position(), p.at.position())
+		if n != p && !w.witness(n.name) && (!n.standby || !p.at.holds(n.at) || n.at.lsn+500 < p.at.lsn) {
+			return fmt.Errorf("%s does not follow %s: %s and %s", n.name, p.name, n.at.position(), p.at.position())
 		}
 	}
+	return nil
 }
-
-// drop forgets the first event.
-func (q *queue) drop() { heapPop(q) }

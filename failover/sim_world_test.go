@@ -28,11 +28,11 @@ type world struct {
 	term   uint64
 	led    time.Duration
 
-	acked    []place // the furthest that was acknowledged on each branch
-	semisync bool    // acked had better be kept
-	trace    []string
-	failed   error
-	counts   map[string]int
+	acked  []place // the furthest that was acknowledged on each branch
+	ready  Epoch   // the newest that was
+	trace  []string
+	failed error
+	counts map[string]int
 }
 
 type event struct {
@@ -41,17 +41,19 @@ type event struct {
 	f     func()
 }
 
-type queue []event
+// A queue is a heap of events, the next one first.
+type queue struct{ events []event }
 
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].order < q[j].order
+func (q *queue) Len() int { return len(q.events) }
+func (q *queue) Less(i, j int) bool {
+	a, b := q.events[i], q.events[j]
+	return a.at < b.at || a.at == b.at && a.order < b.order
 }
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)   { *q = append(*q, x.(event)) }
+func (q *queue) Swap(i, j int) { q.events[i], q.events[j] = q.events[j], q.events[i] }
+func (q *queue) Push(x any)    { q.events = append(q.events, x.(event)) }
 func (q *queue) Pop() any {
-	last := (*q)[len(*q)-1]
-	*q = (*q)[:len(*q)-1]
+	last := q.events[len(q.events)-1]
+	q.events = q.events[:len(q.events)-1]
 	return last
 }
 
@@ -83,7 +85,9 @@ func (w *world) witness(name string) bool {
 	return m.Witness
 }
 
-func (w *world) linked(from, to *simNode) bool { return from == to || !w.cut[[2]string{from.name, to.name}] }
+func (w *world) linked(from, to *simNode) bool {
+	return from == to || !w.cut[[2]string{from.name, to.name}]
+}
 
 // send carries a message from one node to another: late, twice, or not at all.
 func (w *world) send(from, to *simNode, f func()) {
@@ -123,7 +127,7 @@ func (w *world) call(from, to *simNode, request func(answer func(Input)), lost I
 	if lost != nil && w.rng.IntN(2) == 0 {
 		w.after(150*time.Millisecond, func() {
 			w.on(from, func() {
-				if !answered && from.run == run && !(to.alive() && w.linked(from, to) && w.linked(to, from)) {
+				if reached := to.alive() && w.linked(from, to) && w.linked(to, from); !reached && !answered && from.run == run {
 					w.step(from, lost)
 				}
 			})
@@ -295,19 +299,13 @@ func (w *world) stepSent(n *simNode, in Input, sent time.Duration) {
 	if a, ok := in.(Applied); ok && w.flaw == flawNoQuorum {
 		in = Applied{State: blind(a.State)}
 	}
-	if h, ok := in.(Heard); ok {
-		_ = h
-	}
 	actions := n.engine.Step(n.wall(), in)
 	for _, a := range actions {
 		w.do(n, a, in, sent)
 	}
 	if w.flaw == flawDeadIfSilent && n.engine.term != 0 {
-		for name, p := range n.engine.peers {
-			if p.heard.IsZero() || n.wall().Sub(p.heard) > 600*time.Millisecond {
-				_ = name
-				p.lost = true
-			}
+		for _, p := range n.engine.peers {
+			p.lost = p.lost || n.wall().Sub(p.heard) > 600*time.Millisecond
 		}
 	}
 	w.schedule(n)
@@ -345,7 +343,6 @@ func (w *world) schedule(n *simNode) {
 func (w *world) do(n *simNode, action Action, in Input, sent time.Duration) {
 	switch a := action.(type) {
 	case Propose:
-		w.checkProposal(n, a.Command)
 		w.commit(n, a.Command)
 	case Assign:
 		to := w.node(a.Assignment.Node)
@@ -409,5 +406,3 @@ func (w *world) fail(format string, args ...any) {
 		w.logf("FAILED: %v", w.failed)
 	}
 }
-
-func heapPop(q *queue) { heap.Pop(q) }

@@ -127,16 +127,25 @@ func (s *State) Member(name string) (Member, bool) {
 	return Member{}, false
 }
 
-// Began returns the epoch that began timeline t, by becoming ready on it first; false if
-// the history does not tell. A node that got t in an older epoch has another timeline of
-// that number: two promotions of which one failed may both have taken it.
-func (s *State) Began(t wal.Timeline) (Epoch, bool) {
-	for _, h := range s.History {
-		if h.Timeline == t {
-			return h.Epoch, true
+// Astray reports whether WAL that ends at p, and was last written or taken in the epoch reign,
+// is of a primary that was promoted and never was ready, and that the cluster has passed
+// over since. Its timeline then says nothing: the cluster may have given the number away
+// again, or never have come to it.
+func (s *State) Astray(reign Epoch, p wal.Position) bool {
+	var before wal.Timeline // of the last epoch before reign that was ready
+	later := false
+	for _, t := range s.History {
+		switch {
+		case t.Timeline == 0:
+		case t.Epoch < reign:
+			before = t.Timeline
+		case t.Epoch == reign:
+			return false
+		default:
+			later = true
 		}
 	}
-	return 0, false
+	return later && before != 0 && p.Timeline > before
 }
 
 // A Transition is how one epoch came to be, or failed to.
@@ -169,6 +178,7 @@ type Sealed struct {
 	Node      string       `json:"node"`
 	Position  wal.Position `json:"position"`
 	ReplayLSN wal.LSN      `json:"replay_lsn"`
+	Reign     Epoch        `json:"reign"`           // the newest epoch that it wrote or took WAL in; on its disk before the first byte was
 	Err       string       `json:"error,omitempty"` // why it cannot be a candidate, though it has sealed
 }
 

@@ -150,9 +150,9 @@ func (e *Engine) follow() {
 		return
 	}
 	elect := Elect{Node: to, Reason: fmt.Sprintf("the old primary stopped at %s", r.halted.Position)}
-	elect.Sealed = []Sealed{{Node: e.state.Primary, Position: r.halted.Position}, a}
+	elect.Sealed = []Sealed{{Node: e.state.Primary, Position: r.halted.Position, Reign: a.Reign}, a}
 	slices.SortFunc(elect.Sealed, func(a, b Sealed) int { return strings.Compare(a.Node, b.Node) })
-	if !ahead(a.Position, r.halted.Position) {
+	if a.Position.Compare(r.halted.Position) < 0 {
 		elect.Until = r.halted.Position
 	}
 	e.elect(elect)

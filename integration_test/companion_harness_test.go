@@ -12,6 +12,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -116,6 +117,9 @@ type clerk struct {
 	c      *companions.Cluster
 	db     *sql.DB
 	ledger *histcheck.Ledger
+	told   chronicle
+
+	tolerant bool // the story allows that writes fail
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -127,16 +131,20 @@ type clerk struct {
 // clerkSQL tells on which timeline the row was written.
 const clerkSQL = "INSERT INTO ledger (id) VALUES ($1) RETURNING ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int8"
 
-// employ starts clerks that write through one handle.
-func employ(t testing.TB, c *companions.Cluster, writers int) *clerk {
+// employ starts clerks that write through one handle. Params are added to its DSN.
+func employ(t testing.TB, c *companions.Cluster, writers int, params ...string) *clerk {
 	t.Helper()
-	db, err := sql.Open("helios", c.DSN())
+	db, err := sql.Open("helios", strings.Join(append([]string{c.DSN()}, params...), "&"))
 	pgtest.OK(t, err)
 	k := &clerk{t: t, c: c, db: db, ledger: histcheck.NewLedger(), errs: map[string]int{}}
 	_, err = db.ExecContext(pgtest.Context(t), "CREATE TABLE ledger (id bigint PRIMARY KEY)")
 	pgtest.OK(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	k.stop = stop
+	k.told.reigns = map[uint64]map[string]bool{}
+	for _, n := range c.Nodes {
+		k.told.listen(ctx, t, n)
+	}
 	for range writers {
 		k.running.Go(func() { k.work(ctx) })
 	}
@@ -197,6 +205,7 @@ func (k *clerk) await(n int) {
 func (k *clerk) dismiss() {
 	k.stop()
 	k.running.Wait()
+	k.told.running.Wait()
 }
 
 // errors returns what the application saw.
@@ -207,7 +216,8 @@ func (k *clerk) errors() map[string]int {
 }
 
 // audit ends the clerks, waits until the cluster has healed, and holds the ledger
-// against every node.
+// against every node: at most so many acknowledged writes may be lost. There was one
+// primary in each epoch, and the application has seen no error.
 func (k *clerk) audit(lost int) histcheck.Verdict {
 	k.t.Helper()
 	k.dismiss()
@@ -219,6 +229,12 @@ func (k *clerk) audit(lost int) histcheck.Verdict {
 	}
 	k.awaitSame(k.c.Node(b.Primary))
 	k.noSlotHoldsWAL(k.c.Node(b.Primary))
+	k.told.compare(k.t, k.c)
+	for text, n := range k.errors() {
+		if !k.tolerant {
+			k.t.Errorf("%d times the application saw: %s", n, text)
+		}
+	}
 	return verdict
 }
 

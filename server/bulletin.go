@@ -20,6 +20,7 @@ import (
 type board struct {
 	mu      sync.Mutex
 	newest  *topology.Bulletin // guarded by mu
+	at      time.Time          // guarded by mu; when it came
 	changed chan struct{}      // guarded by mu; closed when newest is replaced
 }
 
@@ -35,6 +36,13 @@ func (b *board) peek() (*topology.Bulletin, <-chan struct{}) {
 	return b.newest, b.changed
 }
 
+// read returns the newest bulletin, and when it came.
+func (b *board) read() (*topology.Bulletin, time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.newest, b.at
+}
+
 // post publishes a bulletin, unless a newer one is there.
 func (b *board) post(next *topology.Bulletin) {
 	b.mu.Lock()
@@ -42,7 +50,7 @@ func (b *board) post(next *topology.Bulletin) {
 	if next.Term < b.newest.Term || next.Term == b.newest.Term && next.Seq < b.newest.Seq {
 		return
 	}
-	b.newest = next
+	b.newest, b.at = next, time.Now()
 	close(b.changed)
 	b.changed = make(chan struct{})
 }

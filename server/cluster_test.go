@@ -185,7 +185,7 @@ func (c *troupe) start(name string, node *toy) *actor {
 	l := NewListeners(c.net.Listen(addr), nil, quiet)
 	dial := func(ctx context.Context, a string) (net.Conn, error) { return c.net.DialContext(ctx, "tcp", a) }
 	log, err := consensus.Open(consensus.Config{
-		Name: name, Dir: filepath.Join(c.t.TempDir(), name), Apply: (*failover.State).Apply, Log: quiet,
+		Name: name, Dir: filepath.Join(c.t.TempDir(), name), Log: quiet,
 		Stream: consensus.NewStreamLayer(l.Raft(), consensus.Address(addr), dial),
 	})
 	if err != nil {

@@ -210,6 +210,7 @@ func (c *conductor) notLeader() error {
 
 // perform begins an action.
 func (c *conductor) perform(ctx context.Context, a failover.Action) {
+	c.narrate(ctx, a)
 	switch a := a.(type) {
 	case failover.Propose:
 		c.doing.Go(func() { c.propose(ctx, a.Command) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/heliosdb/helios/failover"
@@ -37,11 +38,10 @@ func (s *Server) Consensus() api.Consensus { return api.Consensus{Term: s.log.Te
 
 // Lag implements [api.Cluster].
 func (s *Server) Lag() any {
-	b, _ := s.board.peek()
-	if b.Term == 0 {
+	if b, _ := s.board.peek(); b.Term == 0 {
 		return nil
 	}
-	return b.Nodes
+	return s.lag.Report()
 }
 
 // WAL implements [api.Cluster].
@@ -116,6 +116,12 @@ func (s *Server) propose(ctx context.Context, c failover.Command) error {
 	err := s.log.Propose(ctx, c)
 	if why, ok := errors.AsType[*consensus.RefusedError](err); ok {
 		return refused("", "%v", why)
+	}
+	switch {
+	case errors.Is(err, consensus.ErrNotLeader):
+		return s.conductor.notLeader()
+	case errors.Is(err, consensus.ErrLeadershipLost):
+		return &peerError{Code: string(api.CodeTimeout), Message: "the leader lost its leadership meanwhile", Hint: "it may be done: helios status", status: http.StatusGatewayTimeout}
 	}
 	return err
 }

@@ -172,7 +172,7 @@ func on[In, Out any](do func(ctx context.Context, in In) (Out, error)) http.Hand
 func refuse(w http.ResponseWriter, err error) {
 	answer, ok := errors.AsType[*peerError](err)
 	if !ok {
-		answer = &peerError{Code: "failed", Message: err.Error(), status: http.StatusInternalServerError}
+		answer = &peerError{Code: "internal", Message: err.Error(), status: http.StatusInternalServerError}
 	}
 	if answer.status == 0 {
 		answer.status = http.StatusConflict
@@ -205,6 +205,9 @@ func (s *Server) peersOnly(next http.Handler) http.Handler {
 			refuse(w, &peerError{Code: "forbidden", Message: "this call is for members of the cluster: it needs the certificate of a node", Hint: "helios cert node", status: http.StatusForbidden})
 		case s.cfg.TLS == nil && !s.cfg.Insecure && !fromLoopback(r):
 			refuse(w, &peerError{Code: "forbidden", Message: "without TLS only this machine may make this call", Hint: "give every companion a certificate: helios cert", status: http.StatusForbidden})
+		case r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "":
+			// A page that a browser on this machine shows could order a failover otherwise.
+			refuse(w, &peerError{Code: "forbidden", Message: "this call is for members of the cluster, and not for web pages", status: http.StatusForbidden})
 		default:
 			next.ServeHTTP(w, r)
 		}

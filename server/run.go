@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -90,13 +89,13 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (*compan
 	}
 	var node Node
 	if !cfg.Witness {
-		if node, err = w.agent(listeners.Relay()); err != nil {
+		if node, err = w.agent(listeners.Relay(), c.log.State); err != nil {
 			return nil, errors.Join(err, c.close())
 		}
 	}
 	c.server = New(Config{
 		Self: cfg.Member(), Join: cfg.Join, Settings: cfg.Settings, Interval: cfg.LagMonitorInterval,
-		TLS: w.serve, PeerTLS: w.dial, Insecure: cfg.Insecure, Token: w.token, Log: w.log,
+		TLS: w.serve, PeerTLS: w.dial, Insecure: cfg.Insecure, Token: w.token, ReadToken: w.readToken, LagThreshold: cfg.LagThreshold, Log: w.log,
 	}, listeners, c.log, node)
 	return c, nil
 }
@@ -107,7 +106,8 @@ type wiring struct {
 	log   *slog.Logger
 	serve *tls.Config // nil without certificates
 	dial  *tls.Config
-	token string
+
+	token, readToken string
 }
 
 // secrets reads what is secret.
@@ -119,16 +119,14 @@ func (w *wiring) secrets() error {
 		}
 		w.serve, w.dial = id.Server(false), id.Client()
 	}
+	var err error
 	if w.cfg.TokenFile != "" {
-		text, err := os.ReadFile(w.cfg.TokenFile)
-		if err != nil {
-			return err
-		}
-		if w.token = strings.TrimSpace(string(text)); w.token == "" {
-			return fmt.Errorf("token_file %s is empty", w.cfg.TokenFile)
-		}
+		w.token, err = config.ReadToken(w.cfg.TokenFile)
 	}
-	return nil
+	if err == nil && w.cfg.ReadTokenFile != "" {
+		w.readToken, err = config.ReadToken(w.cfg.ReadTokenFile)
+	}
+	return err
 }
 
 // consensus opens this companion's part of the log.
@@ -139,14 +137,19 @@ func (w *wiring) consensus(l net.Listener) (*consensus.Node, error) {
 		}
 		return (&tls.Dialer{Config: w.dial}).DialContext(ctx, "tcp", addr)
 	}
+	timings, err := consensus.TimingsOf(string(w.cfg.Network))
+	if err != nil {
+		return nil, err
+	}
 	return consensus.Open(consensus.Config{
-		Name: w.cfg.Name, Dir: filepath.Join(w.cfg.State, "log"), Log: w.log, Apply: (*failover.State).Apply,
+		Timings: timings,
+		Name:    w.cfg.Name, Dir: filepath.Join(w.cfg.State, "log"), Log: w.log,
 		Stream: consensus.NewStreamLayer(l, consensus.Address(w.cfg.Advertise), dial),
 	})
 }
 
 // agent makes the part that looks after PostgreSQL.
-func (w *wiring) agent(l net.Listener) (*agent.Agent, error) {
+func (w *wiring) agent(l net.Listener, state func() *failover.State) (*agent.Agent, error) {
 	binaries, err := w.binaries()
 	if err != nil {
 		return nil, err
@@ -163,7 +166,7 @@ func (w *wiring) agent(l net.Listener) (*agent.Agent, error) {
 	wal.BufferSize, wal.BatchSize, wal.Compression = w.cfg.WALBufferSize, w.cfg.WALBatchSize, w.cfg.EnableCompression
 	wal.TLS, wal.RequireTLS, wal.Log = w.serve, w.serve != nil, w.log
 	return agent.New(agent.Config{
-		Name: w.cfg.Name, DataDir: w.cfg.PGData, StateDir: w.cfg.State, Binaries: binaries,
+		Name: w.cfg.Name, DataDir: w.cfg.PGData, StateDir: w.cfg.State, State: state, Binaries: binaries,
 		Host: listen, Port: port, Superuser: w.cfg.Superuser,
 		Self: w.cfg.Member(), Listener: l, RelayAddr: w.cfg.Advertise, Relay: wal,
 		PeerConn: w.peer, Conninfo: w.conninfo(),

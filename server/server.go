@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/lag/stats"
 	"github.com/heliosdb/helios/server/api"
 )
 
@@ -34,6 +35,10 @@ type Config struct {
 	Token     string // that orders need; "" for none
 	ReadToken string // that questions need; "" for none
 
+	// LagThreshold is how far a replica may lag that load balancers send reads to, if they
+	// do not say; 0 for as far as it likes.
+	LagThreshold time.Duration
+
 	// Dial opens connections to other companions; nil for TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	Log  *slog.Logger // nil for slog.Default
@@ -49,6 +54,7 @@ type Server struct {
 	callers   *callers
 	conductor *conductor
 	board     *board
+	lag       *stats.Monitor
 	api       *api.Handler
 	logger    *slog.Logger
 
@@ -98,11 +104,12 @@ func New(cfg Config, listeners *Listeners, log Membership, node Node) *Server {
 	}
 	s := &Server{
 		cfg: cfg, log: log, node: node, mux: listeners.mux, logger: cfg.Log,
-		callers: newCallers(cfg.PeerTLS, cfg.Dial), board: newBoard(cfg.Self.Name),
+		callers: newCallers(cfg.PeerTLS, cfg.Dial), board: newBoard(cfg.Self.Name), lag: stats.NewMonitor(cfg.Interval),
 		run: rand.Uint64(), closing: make(chan struct{}),
 	}
 	s.api = api.New(api.Config{
-		Cluster: s, Token: cfg.Token, ReadToken: cfg.ReadToken, ClientCerts: cfg.TLS != nil, Log: cfg.Log,
+		Cluster: s, Token: cfg.Token, ReadToken: cfg.ReadToken, ClientCerts: cfg.TLS != nil,
+		LagThreshold: cfg.LagThreshold, Log: cfg.Log,
 	})
 	edit := &editor{s: s}
 	s.conductor = &conductor{
@@ -140,6 +147,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.node.Run(ctx) })
 	group.Go(func() error { return (&reporter{s: s}).run(ctx) })
 	group.Go(func() error { return s.listen(ctx) })
+	group.Go(func() error { return s.lag.Run(ctx, s.observe) })
 	group.Go(func() error { return s.belong(ctx) })
 	err := group.Wait()
 	s.work.Wait()

@@ -24,6 +24,7 @@ type fakeCompanion struct {
 	mu       sync.Mutex
 	overview api.Overview // guarded by mu
 	refusal  *api.Error   // guarded by mu; of every order
+	passing  bool         // guarded by mu; refuse one order only
 	asked    []string     // guarded by mu; orders, with their bodies
 	token    string       // guarded by mu; that came with the last one
 }
@@ -40,6 +41,9 @@ func startFake(t *testing.T) *fakeCompanion {
 	})
 	mux.HandleFunc("GET /v1/lag", func(w http.ResponseWriter, _ *http.Request) { f.tell(w, map[string]int{"n2": 12}) })
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, _ *http.Request) { f.tell(w, wellHistory()) })
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		f.tell(w, api.Health{Node: "n1", Role: "primary", Epoch: 4, LeaseMS: 1500})
+	})
 	mux.HandleFunc("GET /v1/watch", f.watch)
 	mux.HandleFunc("/", f.order)
 	server := httptest.NewServer(mux)
@@ -58,16 +62,16 @@ func wellOverview() api.Overview {
 		Nodes: []topology.Reported{
 			{Name: "n1", Addr: "db1:5432", Role: "primary", State: "up", Timeline: 3, CurrentLSN: 0x5000, Age: 20 * time.Millisecond},
 			{Name: "n2", Addr: "db2:5432", Role: "replica", State: "up", Timeline: 3, ReceiveLSN: 0x5000, ReplayLSN: 0x4000, Streaming: true, Lag: 12 * time.Millisecond, Age: 1500 * time.Millisecond},
-			{Name: "w", Companion: "db3:7101", Role: "witness", State: "up"},
+			{Name: "w", Companion: "127.0.0.1:97", Role: "witness", State: "up"},
 		},
 	}
 	return api.Overview{
-		Companion: "n1", Leader: api.Leader{Name: "n2", Address: "db2:7101"}, SystemID: 7301, Epoch: 4, Phase: failover.PhaseReady,
+		Companion: "n1", Leader: api.Leader{Name: "n2", Address: "127.0.0.1:17"}, SystemID: 7301, Epoch: 4, Phase: failover.PhaseReady,
 		Primary: "n1", Timeline: 3, Settings: api.SettingsOf(failover.DefaultSettings()), Bulletin: b,
 		Members: []failover.Member{
-			{Name: "n1", Companion: "db1:7101", Postgres: "db1:5432"},
-			{Name: "n2", Companion: "db2:7101", Postgres: "db2:5432", Zone: "eu1a", Priority: 5},
-			{Name: "w", Companion: "db3:7101", Witness: true},
+			{Name: "n1", Companion: "127.0.0.1:7", Postgres: "db1:5432"},
+			{Name: "n2", Companion: "127.0.0.1:17", Postgres: "db2:5432", Zone: "eu1a", Priority: 5},
+			{Name: "w", Companion: "127.0.0.1:97", Witness: true},
 		},
 	}
 }
@@ -114,6 +118,9 @@ func (f *fakeCompanion) order(w http.ResponseWriter, r *http.Request) {
 	f.asked = append(f.asked, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+string(body)))
 	f.token = r.Header.Get("Authorization")
 	refusal := f.refusal
+	if f.passing {
+		f.refusal = nil
+	}
 	f.mu.Unlock()
 	if refusal != nil {
 		w.WriteHeader(refusal.Status())
@@ -132,18 +139,16 @@ func (f *fakeCompanion) orders() string {
 
 func TestStatusShowsEveryMember(t *testing.T) {
 	f := startFake(t)
-	f.overview.Members = append(f.overview.Members, failover.Member{Name: "n9", Companion: "db9:7101", Postgres: "db9:5432", NonVoter: true})
+	f.overview.Members[0].Companion = f.addr
+	f.overview.Members = append(f.overview.Members, failover.Member{Name: "n9", Companion: "127.0.0.1:1", Postgres: "db9:5432", NonVoter: true})
 	code, out, stderr := runHelios(t.Context(), "", "status")
-	want := strings.Join([]string{
-		"cluster 7301, epoch 4 ready, async, lease 2s, led by n2",
-		"MEMBER  HOST      ROLE     STATE    TL  LSN     RECV  REPLAY   LAG   TOLD  NOTE",
-		"n1      db1:5432  primary  up       3   0/5000  -     -        -     20ms",
-		"n2      db2:5432  replica  up       3   0/4000  0     4096 B   12ms  1.5s  priority 5; zone eu1a",
-		"w       db3:7101  witness  up       -   -       -     -        -     0ms",
-		"n9      db9:5432  unknown  unknown  -   -       -     -        -     -     no vote; was never heard of",
-		"",
-	}, "\n")
-	want = strings.NewReplacer("REPLAY   LAG", "REPLAY  LAG", "-        -   ", "-       -   ", "4096 B   12ms", "4096 B  12ms").Replace(want)
+	want := `cluster 7301, epoch 4 ready, async, lease 2s, led by n2
+MEMBER  HOST          ROLE     STATE    TL  LSN     RECV  REPLAY  LAG   EPOCH  LEASE  NOTE
+n1      db1:5432      primary  up       3   0/5000  -     -       -     4      1.5s
+n2      db2:5432      replica  up       3   0/4000  0     4096 B  12ms  -      -      priority 5; zone eu1a
+w       127.0.0.1:97  witness  up       -   -       -     -       -     -      -
+n9      db9:5432      unknown  unknown  -   -       -     -       -     -      -      no vote; was never heard of
+`
 	if code != exitOK || out != want {
 		t.Errorf("status: exit code %d, %q, it said\n%s\nwant\n%s", code, stderr, out, want)
 	}
@@ -165,7 +170,7 @@ func TestWhatCannotServeIsAnExitCode(t *testing.T) {
 			f.refusal = &api.Error{Code: api.CodeRefused, Message: "n2 lags", Hint: "wait"}
 		}, "switchover n2", exitRefused, "helios: switchover: n2 lags\nhint: wait\n"},
 		"unauthorized":     {func(f *fakeCompanion) { f.refusal = &api.Error{Code: api.CodeUnauthorized, Message: "no token"} }, "pause", exitRefused, "hint: give a token with --token_file"},
-		"nobody leads":     {func(f *fakeCompanion) { f.refusal = &api.Error{Code: api.CodeNoLeader, Message: "nobody leads"} }, "pause", exitFailed, "hint: more than half"},
+		"nobody leads":     {func(f *fakeCompanion) { f.refusal = &api.Error{Code: api.CodeNoLeader, Message: "nobody leads"} }, "pause --timeout 250ms", exitFailed, "hint: more than half"},
 		"nobody there":     {nil, "status --companion 127.0.0.1:1", exitAway, "no companion answers"},
 		"nobody to watch":  {nil, "watch --companion 127.0.0.1:1,127.0.0.1:2", exitAway, "refused"},
 		"no address":       {nil, "status --companion somewhere", exitUsage, "--companion: "},
@@ -179,7 +184,7 @@ func TestWhatCannotServeIsAnExitCode(t *testing.T) {
 		"a member already": {nil, "replicas add n2", exitUsage, "n2 is a member already"},
 		"loss for nothing": {nil, "failover --accept_loss n1", exitUsage, "--accept_loss is for --force"},
 		"certificates":     {nil, "status --tls /nowhere", exitFailed, "neither node.crt nor client.crt is there"},
-		"token":            {nil, "pause --token_file /nowhere", exitFailed, "token_file: stat /nowhere"},
+		"token":            {nil, "pause --token_file /nowhere", exitFailed, "token: stat /nowhere"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := startFake(t)
@@ -220,6 +225,15 @@ func TestOrdersAreToldAsTheyWereTyped(t *testing.T) {
 				t.Errorf("helios %s said %q", args, out)
 			}
 		})
+	}
+}
+
+func TestAnElectionIsWaitedFor(t *testing.T) {
+	f := startFake(t)
+	f.refusal = &api.Error{Code: api.CodeNoLeader, Message: "nobody leads"}
+	f.passing = true
+	if code, _, stderr := runHelios(t.Context(), "", "pause"); code != exitOK {
+		t.Errorf("exit code %d, %q, though somebody leads by now", code, stderr)
 	}
 }
 
@@ -321,17 +335,17 @@ func (l *lineWaiter) text() string {
 func TestTablesSayWhatTheCompanionTold(t *testing.T) {
 	for args, want := range map[string][]string{
 		"topology": {
-			"n1  primary  up  postgres db1:5432  companion db1:7101\n",
-			"└─ n2  replica  up  postgres db2:5432  companion db2:7101  leads  priority 5; zone eu1a\n",
-			"·  w  witness  up  companion db3:7101\n", "3 vote (n1, n2, w), 2 are needed\n",
+			"n1  primary  up  postgres db1:5432  companion 127.0.0.1:7\n",
+			"└─ n2  replica  up  postgres db2:5432  companion 127.0.0.1:17  leads  priority 5; zone eu1a\n",
+			"·  w  witness  up  companion 127.0.0.1:97\n", "3 vote (n1, n2, w), 2 are needed\n",
 		},
 		"lag":           {"REPLICA  STATE  LAG   RECV  REPLAY  STREAMING  LSN\nn2       up     12ms  0     4096 B  yes        0/4000\n"},
 		"lag --json":    {`"n2": 12`},
 		"history":       {"failover    n2    n1      3   12      3      20    4      80       119    n2 is dead\n", "nobody  -   0       0      0     0      0        0      by order; given up: it did not stop\n"},
-		"replicas list": {"n2      db2:7101   db2:5432  yes    yes        yes   5         eu1a\n", "w       db3:7101   -         yes    no         no    0         -\n"},
+		"replicas list": {"n2      127.0.0.1:17  db2:5432  yes    yes        yes   5         eu1a\n", "w       127.0.0.1:97  -         yes    no         no    0         -\n"},
 		"settings show": {"lease             2s     2s           how long a primary"},
-		"replicas add n4 --pgdata /data/n4 --host db4":     {"helios server --name n4 --pgdata /data/n4 --listen 0.0.0.0:7101 --advertise db4:7101 --join db1:7101,db2:7101,db3:7101\n"},
-		"replicas add w2 --witness":                        {"helios server --name w2 --witness --state /var/lib/helios/w2 --join db1:7101,db2:7101,db3:7101\n"},
+		"replicas add n4 --pgdata /data/n4 --host db4":     {"helios server --name n4 --pgdata /data/n4 --listen 0.0.0.0:7101 --advertise db4:7101 --join 127.0.0.1:7,127.0.0.1:17,127.0.0.1:97\n"},
+		"replicas add w2 --witness":                        {"helios server --name w2 --witness --state /var/lib/helios/w2 --join 127.0.0.1:7,127.0.0.1:17,127.0.0.1:97\n"},
 		"status --json":                                    {`"system_id": "7301"`},
 		"config --name n1 --pgdata /x --listen [::1]:7101": {"advertise = [::1]:7101         # follows from the others\n"},
 	} {

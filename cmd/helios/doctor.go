@@ -31,6 +31,7 @@ a problem.`,
 		e := &examining{companion: c}
 		fs.StringVar(&e.dsn, "dsn", "", "`DSN` by which PostgreSQL is asked; its hosts, and those of all members")
 		fs.StringVar(&e.pgdata, "pgdata", "", "`DIR` of data on this machine")
+		fs.StringVar(&e.superuser, "superuser", "", "`NAME` of the superuser of the server in --pgdata (postgres)")
 		fs.StringVar(&e.state, "state", "", "`DIR` of what the companion on this machine remembers; beside --pgdata if not given")
 		return e.run
 	})
@@ -38,8 +39,8 @@ a problem.`,
 
 // examining is one run of the command.
 type examining struct {
-	companion          *companion
-	dsn, pgdata, state string
+	companion                     *companion
+	dsn, pgdata, state, superuser string
 }
 
 // run looks, and tells what it has found.
@@ -78,7 +79,7 @@ func (e *examining) request() (r doctor.Request, password string, err error) {
 	c := e.companion
 	r = doctor.Request{
 		Addrs: c.addresses(), Options: c.options, Timeout: c.timeout,
-		PGData: e.pgdata, State: e.state, Certs: cmp.Or(c.tls, os.Getenv("HELIOS_TLS")),
+		PGData: e.pgdata, State: e.state, Superuser: e.superuser, Certs: cmp.Or(c.tls, os.Getenv("HELIOS_TLS")),
 	}
 	if r.State == "" && r.PGData != "" {
 		r.State = strings.TrimRight(r.PGData, "/") + ".helios"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -19,17 +20,62 @@ func orderCommand(base command, bind func(*flag.FlagSet, *companion) order) comm
 	return companionCommand(base, func(fs *flag.FlagSet, c *companion) action {
 		do := bind(fs, c)
 		return func(ctx context.Context, s streams, args []string) error {
-			began := time.Now()
-			done, err := do(ctx, args)
-			switch {
-			case err != nil:
-				return err
-			case c.asJSON:
-				return writeJSON(s.out, done)
-			}
-			return writeDone(s.out, done, time.Since(began))
+			return c.give(ctx, s.out, func() (*api.Done, error) { return do(ctx, args) })
 		}
 	})
+}
+
+// retryEvery is how often what an election is in the way of is tried again.
+const retryEvery = 100 * time.Millisecond
+
+// give gives an order and prints what came of it. While nobody leads it tries again, for as
+// long as a companion is waited for: an election is short, and no order was heard.
+func (c *companion) give(ctx context.Context, w io.Writer, do func() (*api.Done, error)) error {
+	began := time.Now()
+	done, err := do()
+	for errors.Is(err, &api.Error{Code: api.CodeNoLeader}) && time.Since(began) < c.timeout {
+		if err := pause(ctx, retryEvery); err != nil {
+			return err
+		}
+		done, err = do()
+	}
+	if err != nil {
+		return err
+	}
+	took := time.Since(began)
+	c.catchUp(ctx, done)
+	if c.asJSON {
+		return writeJSON(w, done)
+	}
+	return writeDone(w, done, took)
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// settleFor is how long a companion may take to hear of what the leader has done.
+const settleFor = 2 * time.Second
+
+// catchUp completes what the companion said that took the order: it may have heard of its
+// beginning only, since it is the leader who carries it out.
+func (c *companion) catchUp(ctx context.Context, done *api.Done) {
+	for began := time.Now(); done.Phase != failover.PhaseReady && time.Since(began) < settleFor; {
+		if pause(ctx, retryEvery/2) != nil {
+			return
+		}
+		if o, err := c.client.Cluster(ctx); err == nil && o.Epoch >= done.Epoch {
+			done.Epoch, done.Phase, done.Primary, done.Paused = o.Epoch, o.Phase, o.Primary, o.Paused
+		}
+	}
 }
 
 // writeDone says what the cluster came to.

@@ -9,10 +9,12 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/server/api"
+	"github.com/heliosdb/helios/server/client"
 	"github.com/heliosdb/helios/topology"
 	"github.com/heliosdb/helios/wal"
 )
@@ -23,7 +25,8 @@ func statusCommand() command {
 		name:    "status",
 		summary: "show a cluster as its companions see it",
 		about: `LAG is the age of the data that a replica shows, RECV and REPLAY are how much WAL it
-has not received and not replayed. TOLD is how old what is shown of a node is.
+has not received and not replayed, as one companion tells it. EPOCH, and how much of its LEASE
+a primary has left, are asked of each companion itself: - is one that does not answer.
 
 The exit code is 1 if no node takes writes.`,
 	}, func(_ *flag.FlagSet, c *companion) action {
@@ -35,10 +38,11 @@ The exit code is 1 if no node takes writes.`,
 			if err != nil {
 				return err
 			}
+			seen := c.lookAtAll(ctx, overview.Members)
 			if c.asJSON {
-				err = writeJSON(s.out, overview)
+				err = writeJSON(s.out, statusAnswer{overview, seen})
 			} else {
-				err = writeStatus(s.out, overview)
+				err = writeStatus(s.out, overview, seen)
 			}
 			if err != nil {
 				return err
@@ -46,6 +50,41 @@ The exit code is 1 if no node takes writes.`,
 			return servingVerdict(overview)
 		}
 	})
+}
+
+// statusAnswer is what programs are told.
+type statusAnswer struct {
+	*api.Overview
+
+	Health map[string]api.Health `json:"health"` // of each node, as its own companion tells it
+}
+
+// lookFor is how long a companion is waited for that is asked about its own node only.
+const lookFor = time.Second
+
+// lookAtAll asks each member's companion how its node is. Who does not answer is not there.
+func (c *companion) lookAtAll(ctx context.Context, members []failover.Member) map[string]api.Health {
+	options := c.options
+	options.Timeout = min(options.Timeout, lookFor)
+	var mu sync.Mutex
+	var looking sync.WaitGroup
+	seen := map[string]api.Health{}
+	for _, m := range members {
+		looking.Go(func() {
+			asked, err := client.New([]string{m.Companion}, options)
+			if err != nil {
+				return
+			}
+			defer asked.Close()
+			if sight, err := asked.Look(ctx); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				seen[m.Name] = sight.Health
+			}
+		})
+	}
+	looking.Wait()
+	return seen
 }
 
 // servingVerdict is the error of a cluster that takes no writes.
@@ -63,11 +102,21 @@ func servingVerdict(o *api.Overview) error {
 }
 
 // writeStatus writes a line about the cluster and one for each member.
-func writeStatus(w io.Writer, o *api.Overview) error {
+func writeStatus(w io.Writer, o *api.Overview, seen map[string]api.Health) error {
 	fmt.Fprintln(w, headline(o))
-	t := newTable("MEMBER", "HOST", "ROLE", "STATE", "TL", "LSN", "RECV", "REPLAY", "LAG", "TOLD", "NOTE")
+	t := newTable("MEMBER", "HOST", "ROLE", "STATE", "TL", "LSN", "RECV", "REPLAY", "LAG", "EPOCH", "LEASE", "NOTE")
 	for _, m := range o.Members {
-		t.add(memberRow(o, m)...)
+		epoch, lease := cell{text: dash}, cell{text: dash}
+		if h, ok := seen[m.Name]; ok {
+			epoch.text = strconv.FormatUint(uint64(h.Epoch), 10)
+			if h.LeaseMS > 0 {
+				lease.text = age(time.Duration(h.LeaseMS * float64(time.Millisecond)))
+			}
+			if h.Epoch != o.Epoch {
+				epoch.shade = warnShade
+			}
+		}
+		t.add(append(memberRow(o, m), epoch, lease, noteCell(o, m))...)
 	}
 	return t.write(w)
 }
@@ -113,8 +162,15 @@ func reported(b *topology.Bulletin, name string) (topology.Reported, bool) {
 	return topology.Reported{}, false
 }
 
-// memberRow is one member as a line of the table.
+// memberRow is one member as a line of the table, but for what its companion tells itself.
 func memberRow(o *api.Overview, m failover.Member) []cell {
+	n := nodeOf(o, m)
+	row := []cell{{m.Name, boldIf(n.Role == "primary")}, {text: cmp.Or(m.Postgres, m.Companion)}, roleCell(n.Role), stateCell(n.State), {text: timelineText(n.Timeline)}}
+	return append(row, positionCells(n, primaryLSN(o))...)
+}
+
+// nodeOf is what there is to know about a member.
+func nodeOf(o *api.Overview, m failover.Member) topology.Reported {
 	n, heard := reported(o.Bulletin, m.Name)
 	if !heard {
 		n.Role, n.State, n.Reason = "unknown", "unknown", "was never heard of"
@@ -122,13 +178,12 @@ func memberRow(o *api.Overview, m failover.Member) []cell {
 	if m.Witness {
 		n.Role = "witness"
 	}
-	row := []cell{{m.Name, boldIf(n.Role == "primary")}, {text: cmp.Or(m.Postgres, m.Companion)}, roleCell(n.Role), stateCell(n.State), {text: timelineText(n.Timeline)}}
-	row = append(row, positionCells(n, primaryLSN(o))...)
-	told := dash
-	if heard {
-		told = age(n.Age)
-	}
-	return append(row, cell{text: told}, cell{notes(m, n), dimShade})
+	return n
+}
+
+// noteCell is what else there is to say of a member.
+func noteCell(o *api.Overview, m failover.Member) cell {
+	return cell{notes(m, nodeOf(o, m)), dimShade}
 }
 
 // dash stands for what is not known.

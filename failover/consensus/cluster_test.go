@@ -64,7 +64,7 @@ func (c *cluster) openAt(name, addr string) *member {
 	}
 	_, m.transport = raft.NewInmemTransportWithTimeout(raft.ServerAddress(addr), time.Second)
 	var err error
-	m.Node, err = consensus.Open(consensus.Config{Name: name, Dir: m.dir, Transport: m.transport, Apply: apply})
+	m.Node, err = consensus.Open(consensus.Config{Name: name, Dir: m.dir, Transport: m.transport})
 	ok(c.t, err)
 	c.members[name] = m
 	c.connect()
@@ -187,20 +187,6 @@ func has(s *failover.State, number int) bool {
 
 // refused is a command that no state allows.
 func refused() failover.Command { return failover.Command{Cancel: "there is none"} }
-
-// apply stands for (*failover.State).Apply.
-func apply(s *failover.State, c failover.Command) (*failover.State, error) {
-	next := *s
-	switch {
-	case c.Join != nil:
-		next.Members = append(slices.Clone(s.Members), *c.Join)
-	case c.Pause != nil:
-		next.Paused = *c.Pause
-	default:
-		return nil, errors.New("there is no switchover to cancel")
-	}
-	return &next, nil
-}
 
 func ok(t *testing.T, err error) {
 	t.Helper()

@@ -12,13 +12,9 @@ import (
 	"github.com/heliosdb/helios/failover"
 )
 
-// An applyFunc says what a command makes of a state. It is [failover.State.Apply].
-type applyFunc func(*failover.State, failover.Command) (*failover.State, error)
-
 // A machine is the state that raft applies the log to. Raft alone writes, one
 // entry after the other; anybody reads.
 type machine struct {
-	apply  applyFunc
 	newest atomic.Pointer[version]
 }
 
@@ -28,8 +24,8 @@ type version struct {
 	replaced chan struct{}
 }
 
-func newMachine(apply applyFunc) *machine {
-	m := &machine{apply: apply}
+func newMachine() *machine {
+	m := &machine{}
 	m.newest.Store(&version{state: &failover.State{}, replaced: make(chan struct{})})
 	return m
 }
@@ -40,7 +36,7 @@ func (m *machine) Apply(entry *raft.Log) any {
 	if err := json.Unmarshal(entry.Data, &c); err != nil {
 		return &RefusedError{Err: fmt.Errorf("entry %d of the log: %w", entry.Index, err)}
 	}
-	next, err := m.apply(m.newest.Load().state, c)
+	next, err := m.newest.Load().state.Apply(c)
 	if err != nil {
 		return &RefusedError{Err: err}
 	}

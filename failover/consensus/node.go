@@ -25,14 +25,11 @@ type Config struct {
 	// of its memory.
 	Stream    *StreamLayer
 	Transport raft.Transport
-
-	// Apply is (*failover.State).Apply.
-	Apply func(*failover.State, failover.Command) (*failover.State, error)
 }
 
 // check returns what is wrong with a config, and fills in what may be left out.
 func (c *Config) check() error {
-	if c.Name == "" || len(c.Name) > 255 || c.Dir == "" || (c.Stream == nil) == (c.Transport == nil) || c.Apply == nil {
+	if c.Name == "" || len(c.Name) > 255 || c.Dir == "" || (c.Stream == nil) == (c.Transport == nil) {
 		return errors.New("consensus: a node needs a name, a directory, and one way to reach others")
 	}
 	if c.Timings == (Timings{}) {
@@ -108,7 +105,7 @@ func start(c Config, store *store, log hclog.Logger) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		name: c.Name, timings: c.Timings, log: c.Log, machine: newMachine(c.Apply), stream: c.Stream, store: store,
+		name: c.Name, timings: c.Timings, log: c.Log, machine: newMachine(), stream: c.Stream, store: store,
 		identity:   &identity{name: c.Name, store: store, cluster: cluster},
 		leadership: make(chan bool, 1), closing: make(chan struct{}),
 	}

@@ -294,7 +294,7 @@ func TestTheStoreIsItsOwnersAlone(t *testing.T) {
 		if got := info.Mode().Perm(); got != 0o700 {
 			t.Errorf("mode %o, want 700", got)
 		}
-		_, err = consensus.Open(consensus.Config{Name: "n1", Dir: dir, Transport: c.members["n1"].transport, Apply: apply})
+		_, err = consensus.Open(consensus.Config{Name: "n1", Dir: dir, Transport: c.members["n1"].transport})
 		wants(t, "Open of a directory that is open", err, consensus.ErrInUse)
 	})
 }
@@ -302,7 +302,7 @@ func TestTheStoreIsItsOwnersAlone(t *testing.T) {
 func TestWhatIsMissingInAConfigIsSaid(t *testing.T) {
 	for name, c := range map[string]consensus.Config{
 		"everything":      {},
-		"a way to others": {Name: "n1", Dir: "d", Apply: apply},
+		"a way to others": {Name: "n1", Dir: "d"},
 	} {
 		if _, err := consensus.Open(c); err == nil {
 			t.Errorf("Open without %s succeeded", name)

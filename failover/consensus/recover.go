@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"github.com/hashicorp/raft"
-
-	"github.com/heliosdb/helios/failover"
 )
 
 // A Recovery says how a cluster goes on that has lost most of its voters for good.
@@ -25,8 +23,7 @@ type Recovery struct {
 	// Addresses of survivors that have changed, by name.
 	Addresses map[string]string
 
-	Log   *slog.Logger
-	Apply func(*failover.State, failover.Command) (*failover.State, error)
+	Log *slog.Logger
 }
 
 // Recover takes the lost nodes out of the log on the disk of a survivor, without asking
@@ -60,7 +57,7 @@ func (r Recovery) recover(store *store, log *raftLog) ([]Server, error) {
 	c.Timings, _ = TimingsOf("")
 	// Nothing is sent: raft wants a transport that can write addresses.
 	_, nowhere := raft.NewInmemTransport(raft.ServerAddress(r.Name))
-	known, err := raft.GetConfiguration(c.raft(log), newMachine(r.Apply), store.logs, store.bolt, store.snapshots, nowhere)
+	known, err := raft.GetConfiguration(c.raft(log), newMachine(), store.logs, store.bolt, store.snapshots, nowhere)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +65,7 @@ func (r Recovery) recover(store *store, log *raftLog) ([]Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = raft.RecoverCluster(c.raft(log), newMachine(r.Apply), store.logs, store.bolt, store.snapshots, nowhere, raft.Configuration{Servers: left})
+	err = raft.RecoverCluster(c.raft(log), newMachine(), store.logs, store.bolt, store.snapshots, nowhere, raft.Configuration{Servers: left})
 	if err != nil {
 		return nil, err
 	}

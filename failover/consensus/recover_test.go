@@ -26,7 +26,7 @@ func TestALostMajorityIsNamedAndLeftBehind(t *testing.T) {
 		c.lose("n1", "n3")
 		ok(t, survivor.Close())
 
-		left, err := consensus.Recover(consensus.Recovery{Dir: survivor.dir, Name: "n2", Lost: []string{"n1", "n3"}, Apply: apply})
+		left, err := consensus.Recover(consensus.Recovery{Dir: survivor.dir, Name: "n2", Lost: []string{"n1", "n3"}})
 		ok(t, err)
 		if len(left) != 1 || left[0] != (consensus.Server{Name: "n2", Address: "n2:7101", Voter: true}) {
 			t.Errorf("Recover = %+v, want n2 alone", left)
@@ -51,7 +51,7 @@ func TestSeveralSurvivorsAreRecoveredAlike(t *testing.T) {
 			ok(t, c.members[name].Close())
 			_, err := consensus.Recover(consensus.Recovery{
 				Dir: c.members[name].dir, Name: name, Lost: []string{"n3", "n4", "n5"},
-				Addresses: map[string]string{"n2": "elsewhere:7101"}, Apply: apply,
+				Addresses: map[string]string{"n2": "elsewhere:7101"},
 			})
 			ok(t, err)
 		}
@@ -69,7 +69,7 @@ func TestRecoveryIsRefusedUnlessItIsNeededAndMeant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, "n1", "n2", "n3")
 		dir := c.members["n1"].dir
-		_, err := consensus.Recover(consensus.Recovery{Dir: dir, Name: "n1", Lost: []string{"n2", "n3"}, Apply: apply})
+		_, err := consensus.Recover(consensus.Recovery{Dir: dir, Name: "n1", Lost: []string{"n2", "n3"}})
 		wants(t, "Recover of a node that runs", err, consensus.ErrInUse)
 		for _, m := range c.members {
 			ok(t, m.Close())
@@ -85,7 +85,7 @@ func TestRecoveryIsRefusedUnlessItIsNeededAndMeant(t *testing.T) {
 			"the survivor is no member":    {consensus.Recovery{Name: "n8", Lost: []string{"n2", "n3"}}, "n8 is no member"},
 			"all members, and none is own": {consensus.Recovery{Name: "", Lost: []string{"n1", "n2", "n3"}}, "LocalID"},
 		} {
-			tt.recovery.Dir, tt.recovery.Apply = dir, apply
+			tt.recovery.Dir = dir
 			if _, err := consensus.Recover(tt.recovery); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%s: Recover = %v, want %q", name, err, tt.want)
 			}
@@ -105,7 +105,7 @@ func TestAllMayHaveNewAddressesAtOnce(t *testing.T) {
 			ok(t, m.Close())
 		}
 		for name, addr := range addresses {
-			_, err := consensus.Recover(consensus.Recovery{Dir: c.members[name].dir, Name: name, Addresses: addresses, Apply: apply})
+			_, err := consensus.Recover(consensus.Recovery{Dir: c.members[name].dir, Name: name, Addresses: addresses})
 			ok(t, err)
 			c.openAt(name, addr)
 		}
@@ -120,7 +120,7 @@ func TestANonvoterThatSurvivesGetsTheVote(t *testing.T) {
 		dir := c.members["n4"].dir
 		c.lose("n1", "n2", "n3", "n5")
 		ok(t, c.members["n4"].Close())
-		_, err := consensus.Recover(consensus.Recovery{Dir: dir, Name: "n4", Lost: []string{"n1", "n2", "n3", "n5"}, Apply: apply})
+		_, err := consensus.Recover(consensus.Recovery{Dir: dir, Name: "n4", Lost: []string{"n1", "n2", "n3", "n5"}})
 		ok(t, err)
 		c.open("n4")
 		c.agree(c.lead())

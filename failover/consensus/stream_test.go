@@ -43,7 +43,7 @@ func onLoopback(t testing.TB, name string, timings consensus.Timings) (*consensu
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
 	node, err := consensus.Open(consensus.Config{
-		Name: name, Dir: filepath.Join(t.TempDir(), name), Timings: timings, Apply: apply,
+		Name: name, Dir: filepath.Join(t.TempDir(), name), Timings: timings,
 		Stream: consensus.NewStreamLayer(listener, consensus.Address(addr), dial),
 	})
 	if err != nil {
@@ -103,7 +103,7 @@ func TestNodesAgreeOverTCP(t *testing.T) {
 func TestAStreamBeginsWithItsMagic(t *testing.T) {
 	here, there := net.Pipe()
 	layer := consensus.NewStreamLayer(closedListener{}, consensus.Address("n1:1"), func(context.Context, string) (net.Conn, error) { return here, nil })
-	node, err := consensus.Open(consensus.Config{Name: "n1", Dir: t.TempDir(), Stream: layer, Apply: apply})
+	node, err := consensus.Open(consensus.Config{Name: "n1", Dir: t.TempDir(), Stream: layer})
 	ok(t, err)
 	defer func() { ok(t, node.Close()) }()
 	first := make(chan byte, 1)

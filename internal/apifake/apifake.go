@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/lag/stats"
 	"github.com/heliosdb/helios/server/api"
 	"github.com/heliosdb/helios/topology"
 	"github.com/heliosdb/helios/wal"
@@ -147,7 +148,7 @@ func Sample(node string) Facts {
 		State: sampleState(), Bulletin: sampleBulletin(), Local: local,
 		LeaderName: "n3", LeaderAddr: "127.0.0.1:7103",
 		Consensus: api.Consensus{Term: 3, Committed: 12, Applied: 12, LastContact: 20 * time.Millisecond},
-		Lag:       map[string]any{"nodes": []any{}},
+		Lag:       sampleLag(),
 		WAL:       sampleWAL(),
 	}
 	if primary {
@@ -210,6 +211,19 @@ func sampleBulletin() *topology.Bulletin {
 		b.Nodes = append(b.Nodes, n)
 	}
 	return b
+}
+
+func sampleLag() stats.Report {
+	m := stats.NewMonitor(500 * time.Millisecond)
+	replica := stats.Replica{Name: "n1", WriteLSN: 0x5000, FlushLSN: 0x5000, ReplayLSN: 0x4f00}
+	for i := range 10 {
+		at := sampled.Add(time.Duration(i) * 500 * time.Millisecond)
+		m.Add(stats.Observation{
+			At: at, Primary: stats.Primary{Name: "n2", LSN: 0x5000, At: at},
+			Replicas: []stats.Replica{replica, {Name: "n3", Unknown: true}},
+		})
+	}
+	return m.Report()
 }
 
 func sampleWAL() *relay.Status {

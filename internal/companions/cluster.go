@@ -199,14 +199,16 @@ func (c *Cluster) DSN() string {
 type Condition func(b *topology.Bulletin) bool
 
 // Healthy is the condition that there is a primary and that all of n members are up,
-// every replica streaming on its timeline.
+// every replica streaming on its timeline, by what each has told since Healthy was
+// called.
 func Healthy(n int) Condition {
+	from := time.Now()
 	return func(b *topology.Bulletin) bool {
 		if b.Phase != "ready" || b.Primary == "" || len(b.Nodes) != n {
 			return false
 		}
 		for _, node := range b.Nodes {
-			if node.State != "up" || node.Role == "unknown" || node.Role == "replica" && (!node.Streaming || node.Timeline != b.Timeline) {
+			if node.State != "up" || node.Age >= time.Since(from) || !inPlace(b, node) {
 				return false
 			}
 		}
@@ -214,18 +216,32 @@ func Healthy(n int) Condition {
 	}
 }
 
+// inPlace reports whether a node is what it should be in a cluster that is well.
+func inPlace(b *topology.Bulletin, n topology.Reported) bool {
+	switch n.Role {
+	case "witness":
+		return true
+	case "primary":
+		return n.Name == b.Primary
+	case "replica":
+		return n.Name != b.Primary && n.Streaming && n.Timeline == b.Timeline
+	}
+	return false
+}
+
 // NewPrimary is the condition that somebody else than old takes writes.
 func NewPrimary(old string) Condition {
 	return func(b *topology.Bulletin) bool { return b.Phase == "ready" && b.Primary != "" && b.Primary != old }
 }
 
-// Await asks all companions until one has a bulletin that satisfies the condition.
+// Await asks all companions until the one that leads has a bulletin which satisfies
+// the condition: what the others pass on may be from before a fault.
 func (c *Cluster) Await(ctx context.Context, what string, ok Condition) (*topology.Bulletin, error) {
 	var last *topology.Bulletin
 	for {
 		for _, n := range c.Nodes {
 			b, err := n.Bulletin(ctx)
-			if err != nil {
+			if err != nil || b.Companion != n.Name {
 				continue
 			}
 			if last = b; ok(b) {

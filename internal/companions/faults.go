@@ -84,6 +84,11 @@ func (n *Node) KillPostgres() error {
 	return n.onPostgres(func(i *pgctl.Instance) error { return i.Kill() })
 }
 
+// KillPostmaster ends the postmaster alone; the server's other processes notice.
+func (n *Node) KillPostmaster() error {
+	return n.onPostgres(func(i *pgctl.Instance) error { return syscall.Kill(i.PID(), syscall.SIGKILL) })
+}
+
 // FreezePostgres stops the server's processes where they stand.
 func (n *Node) FreezePostgres() error {
 	return n.onPostgres(func(i *pgctl.Instance) error { return i.Freeze() })

@@ -15,7 +15,7 @@ func (p *Picture) Findings() []Finding {
 	var all []Finding
 	for _, check := range []func(*Picture) []Finding{
 		unreachable, quorum, primaries, voters, members, replication, waiting,
-		credentials, servers, slots, clocks, disks, certificates, orders,
+		credentials, servers, here, slots, clocks, disks, certificates, orders,
 	} {
 		all = append(all, check(p)...)
 	}
@@ -152,7 +152,7 @@ func voters(p *Picture) []Finding {
 	}}
 }
 
-// members is about those that nobody hears of, and those that are not well.
+// members is about those that the leader does not hear of, and those that are not well.
 func members(p *Picture) []Finding {
 	if p.Overview == nil || p.Overview.Bulletin == nil {
 		return nil
@@ -161,19 +161,24 @@ func members(p *Picture) []Finding {
 	for _, m := range p.Overview.Members {
 		at := slices.IndexFunc(p.Overview.Bulletin.Nodes, nodeNamed(m.Name))
 		switch {
-		case at < 0 || p.Overview.Bulletin.Nodes[at].Age < 0:
+		case p.away(m.Name): // that is told already
+		case at < 0 || p.Overview.Bulletin.Nodes[at].State == "unknown":
 			found = append(found, Finding{
 				Code: "never_heard", Severity: Problem, Node: m.Name,
-				What: "the leader has never heard of it",
-				Why:  "it counts for the quorum, and is not there",
+				What: "the leader has not heard of it",
+				Why:  "it counts for the quorum, and cannot take over",
 				Fix:  "start its companion, or take it out: helios replicas remove " + m.Name,
 			})
-		case m.Witness:
-		default:
+		case !m.Witness:
 			found = append(found, unwell(m, p.Overview, at)...)
 		}
 	}
 	return found
+}
+
+// away reports whether a member's companion does not answer.
+func (p *Picture) away(name string) bool {
+	return slices.ContainsFunc(p.Companions, func(c Companion) bool { return c.Member.Name == name && c.Err != nil })
 }
 
 // unwell is about a PostgreSQL that does not run as it should.

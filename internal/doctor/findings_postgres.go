@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -113,6 +114,30 @@ func systems(ids map[uint64][]string) string {
 		parts = append(parts, fmt.Sprintf("%s are of %d", strings.Join(nodes, ", "), id))
 	}
 	return strings.Join(parts, "; ")
+}
+
+// askedBySQL are what servers are asked for by SQL, so that it need not be told of this
+// machine's once more.
+var askedBySQL = []string{"wal_log_hints", "synchronous_standby_names", "max_wal_senders"}
+
+// here is about the server of this machine, which was asked as its companion asks it.
+func here(p *Picture) []Finding {
+	var found []Finding
+	for _, problem := range p.Local.Problems {
+		told := slices.ContainsFunc(askedBySQL, func(name string) bool { return strings.Contains(problem.What, name) })
+		if told && (p.Servers != nil || strings.Contains(problem.What, askedBySQL[0])) {
+			continue
+		}
+		why := "replication or failover will not work as it should"
+		if problem.Fatal {
+			why = "a companion cannot look after the server as it is"
+		}
+		found = append(found, Finding{
+			Code: "local_server", Severity: Problem,
+			What: "the server in " + p.Local.PGData + ": " + problem.What, Why: why, Fix: problem.Hint,
+		})
+	}
+	return found
 }
 
 // settings is about parameters of one server.

@@ -109,6 +109,12 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 			func(p *Picture) { p.Local.Control, p.Local.ControlErr = nil, errors.New("no such file") },
 			"pgdata", "", "cannot be read: no such file", "--pg_bin",
 		},
+		"what this machine's server lacks": {
+			func(p *Picture) {
+				p.Local.Problems = []pgctl.Problem{{What: "settings wait for a restart: wal_level", Hint: "restart the server"}}
+			},
+			"local_server", "", "the server in /data: settings wait for a restart: wal_level", "restart the server",
+		},
 		"a foreign synchronous_standby_names": {
 			func(p *Picture) { p.Servers[0].Settings["synchronous_standby_names"] = "*" },
 			"synchronous_standby_names", "n1", `synchronous_standby_names is "*", and not helios`, "ALTER SYSTEM",
@@ -168,7 +174,11 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 		},
 		"a member that was never heard of": {
 			func(p *Picture) { p.Overview.Bulletin.Nodes = p.Overview.Bulletin.Nodes[:2] },
-			"never_heard", "n3", "the leader has never heard of it", "helios replicas remove n3",
+			"never_heard", "n3", "the leader has not heard of it", "helios replicas remove n3",
+		},
+		"a member that is not heard of any more": {
+			func(p *Picture) { p.Overview.Bulletin.Nodes[2].State = "unknown" },
+			"never_heard", "n3", "the leader has not heard of it", "helios replicas remove n3",
 		},
 		"a PostgreSQL that is down": {
 			func(p *Picture) {
@@ -262,6 +272,12 @@ func TestOneFaultIsOneFinding(t *testing.T) {
 	p.Companions[0].Sight = sight("primary", 0, 900*time.Millisecond) // truncated seconds are no fault
 	found := p.Findings()
 	if len(found) != 1 {
+		t.Errorf("Findings = %+v, want one", found)
+	}
+
+	p = well()
+	p.Companions[2].Err, p.Companions[2].Sight, p.Overview.Bulletin.Nodes[2].State = errors.New("refused"), nil, "unknown"
+	if found := p.Findings(); len(found) != 1 {
 		t.Errorf("Findings = %+v, want one", found)
 	}
 }

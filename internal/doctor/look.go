@@ -13,6 +13,7 @@ import (
 
 	"github.com/heliosdb/helios/internal/certs"
 	"github.com/heliosdb/helios/internal/pgctl"
+	"github.com/heliosdb/helios/server/api"
 	"github.com/heliosdb/helios/server/client"
 )
 
@@ -26,6 +27,7 @@ type Request struct {
 	Servers []string // host:port of those that are to be asked, besides the members'
 
 	PGData, State string // directories of this machine; "" for none
+	Superuser     string // of the server in PGData; "" for postgres
 	Certs         string // directory of certificates; "" for none
 	Timeout       time.Duration
 }
@@ -39,17 +41,43 @@ func Look(ctx context.Context, r Request) *Picture {
 		p.Err = err
 	} else {
 		defer asked.Close()
-		p.Overview, p.Err = asked.Cluster(ctx)
+		p.Overview, p.Err = overviewOf(ctx, asked)
 	}
 	var looking sync.WaitGroup
 	p.lookAtCompanions(ctx, r, &looking)
 	p.lookAtServers(ctx, r, &looking)
-	p.Local = lookHere(ctx, r, began)
+	p.Local = lookHere(ctx, r, max(1, len(p.Companions)), began)
 	looking.Wait()
 	p.recognize()
 	p.lookAgain(ctx, r)
 	p.Local.Jumped = time.Now().Round(0).Sub(began.Round(0)) - time.Since(began)
 	return p
+}
+
+// How long a cluster may be without a leader before that is worth telling: an election
+// takes no longer.
+const (
+	electing   = 3 * time.Second
+	askedAgain = 200 * time.Millisecond
+)
+
+// overviewOf asks until somebody leads, but not for long.
+func overviewOf(ctx context.Context, c *client.Client) (*api.Overview, error) {
+	patience := time.NewTimer(electing)
+	defer patience.Stop()
+	for {
+		o, err := c.Cluster(ctx)
+		if err != nil || o.Leader.Name != "" {
+			return o, err
+		}
+		select {
+		case <-time.After(askedAgain):
+		case <-patience.C:
+			return o, nil
+		case <-ctx.Done():
+			return o, nil
+		}
+	}
 }
 
 // lookAtCompanions asks each member's companion, and that one only.
@@ -211,10 +239,10 @@ func (s *Server) lookAtSlots(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // lookHere looks at files of this machine.
-func lookHere(ctx context.Context, r Request, now time.Time) Local {
+func lookHere(ctx context.Context, r Request, nodes int, now time.Time) Local {
 	l := Local{PGData: r.PGData}
 	if r.PGData != "" {
-		l.lookAtData(ctx)
+		l.lookAtData(ctx, r, nodes)
 		l.addDisk("PostgreSQL", r.PGData)
 	}
 	if r.State != "" {
@@ -226,14 +254,14 @@ func lookHere(ctx context.Context, r Request, now time.Time) Local {
 	return l
 }
 
-// lookAtData reads the control file.
-func (l *Local) lookAtData(ctx context.Context) {
+// lookAtData reads the control file, and asks the server if it runs.
+func (l *Local) lookAtData(ctx context.Context, r Request, nodes int) {
 	dir, err := filepath.Abs(l.PGData)
 	if err != nil {
 		l.ControlErr = err
 		return
 	}
-	instance, err := pgctl.New(pgctl.Config{Dir: dir, Detached: true})
+	instance, err := pgctl.New(pgctl.Config{Dir: dir, Detached: true, Superuser: r.Superuser})
 	if err != nil {
 		l.ControlErr = err
 		return
@@ -244,6 +272,19 @@ func (l *Local) lookAtData(ctx context.Context) {
 		return
 	}
 	l.Control = &data
+	l.lookAtServer(ctx, instance, nodes, r.Timeout)
+}
+
+// lookAtServer checks the server that runs in the data directory, if one does.
+func (l *Local) lookAtServer(ctx context.Context, i *pgctl.Instance, nodes int, patience time.Duration) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer within %v", patience))
+	defer cancel()
+	defer i.Release() // and never Close, which would end it
+	running, err := i.Adopt(ctx)
+	if err == nil && running {
+		l.Problems, err = i.Check(ctx, pgctl.CheckOptions{Nodes: nodes, Gate: ourStandby})
+	}
+	l.ControlErr = err
 }
 
 // addDisk looks at the room where dir is, or will be.

@@ -115,10 +115,11 @@ func TestAServerIsAskedBySQL(t *testing.T) {
 	p := Look(t.Context(), look)
 	got := without(codes(p), "disk_space")
 	at := " " + n.Addr()
-	want := []string{"no_companion", "no_rewind" + at, "synchronous_standby_names" + at, "max_wal_senders" + at, "no_rewind", "slot_full" + at, "slot_full" + at}
-	if look.PGData == "" {
-		want = slices.Delete(want, 4, 5)
+	want := []string{"no_companion", "no_rewind" + at, "synchronous_standby_names" + at, "max_wal_senders" + at}
+	if look.PGData != "" { // of the control file; fsync
+		want = append(want, "no_rewind", "local_server")
 	}
+	want = append(want, "slot_full"+at, "slot_full"+at)
 	if !slices.Equal(got, want) {
 		t.Errorf("found %q, want %q; the server: %+v", got, want, p.Servers)
 	}

@@ -75,6 +75,7 @@ type Local struct {
 	PGData     string // "" if nobody said
 	Control    *pgctl.ControlData
 	ControlErr error
+	Problems   []pgctl.Problem // of the server that runs there
 	Disks      []Disk
 	Certs      []certs.Info
 	CertsErr   error

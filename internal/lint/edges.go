@@ -72,7 +72,7 @@ func Edges() []Edge {
 		},
 		{
 			From:  driver,
-			Never: []string{"github.com/testcontainers/...", "github.com/docker/...", "github.com/moby/...", "./internal/pgtest/...", "./internal/pgfake/...", "./internal/pgcanned/...", "./internal/walfake/...", "./internal/watchfake/...", "testing"},
+			Never: []string{"github.com/testcontainers/...", "github.com/docker/...", "github.com/moby/...", "./internal/pgtest/...", "./internal/pgfake/...", "./internal/pgcanned/...", "./internal/walfake/...", "./internal/watchfake/...", "./internal/apifake/...", "./internal/memnet/...", "./internal/openapi/...", "testing"},
 			Why:   "what tests need stays in tests: an application must not compile it",
 		},
 		{
@@ -97,6 +97,11 @@ func Edges() []Edge {
 			Direct: true,
 			Never:  []string{"github.com/hashicorp/...", "go.etcd.io/..."},
 			Why:    "only failover/consensus knows by which library companions agree (docs/adr/0013)",
+		},
+		{
+			From:  []string{"./server/api", "./server/client"},
+			Never: []string{"github.com/hashicorp/...", "./failover/consensus/...", "./server", "./server/agent/...", "./internal/pgctl/...", "./internal/apifake/..."},
+			Why:   "the API speaks of a cluster to whoever asks; how one is run stays behind api.Cluster, so that a tool compiles none of it",
 		},
 		{
 			From: []string{"./wal"}, Only: []string{},

@@ -24,6 +24,9 @@ func (a *Agent) setSource(epoch failover.Epoch, name string, source []*pgconn.Co
 	if epoch < a.promises.get().newest() {
 		return errSealed
 	}
+	if err := a.promises.change(func(p *promise) { p.Taken = max(p.Taken, epoch) }); err != nil {
+		return err
+	}
 	if err := a.setSourceLocked(name, source); err != nil {
 		return err
 	}

@@ -166,18 +166,8 @@ func (a *Agent) ask(ctx context.Context) error {
 	})
 	if err == nil {
 		a.note(f)
-		err = a.arrived(f.Timeline)
 	}
 	return err
-}
-
-// arrived remembers in which epoch the server came to a timeline.
-func (a *Agent) arrived(t wal.Timeline) error {
-	return a.promises.change(func(p *promise) {
-		if p.Timeline != t {
-			p.Timeline, p.Arrived = t, p.newest()
-		}
-	})
 }
 
 // note keeps what the server has said of itself.

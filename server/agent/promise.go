@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/heliosdb/helios/failover"
-	"github.com/heliosdb/helios/wal"
 )
 
 // A promise is what an agent must not forget, whatever happens to it.
@@ -19,9 +18,7 @@ type promise struct {
 	Epoch   failover.Epoch `json:"epoch"`   // the newest that was seen
 	Primary string         `json:"primary"` // of Epoch, or of the newest before it that had one
 	Reign   failover.Epoch `json:"reign"`   // the newest epoch that this node was the primary of
-
-	Timeline wal.Timeline   `json:"timeline"` // of the server, when it was last heard of
-	Arrived  failover.Epoch `json:"arrived"`  // the epoch in which it came to that
+	Taken   failover.Epoch `json:"taken"`   // the newest epoch in which WAL may have been written or taken; it is here before the first byte is there
 }
 
 // newest returns the highest epoch that the promise knows of.

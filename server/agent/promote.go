@@ -105,7 +105,7 @@ func (a *Agent) ascend(epoch failover.Epoch) error {
 		return fmt.Errorf("agent: epoch %d is known, and %d is older", newest, epoch)
 	}
 	err := a.promises.change(func(p *promise) {
-		p.Sealed, p.Epoch, p.Reign, p.Primary = epoch, max(p.Epoch, epoch), epoch, a.cfg.Name
+		p.Sealed, p.Epoch, p.Reign, p.Taken, p.Primary = epoch, max(p.Epoch, epoch), epoch, max(p.Taken, epoch), a.cfg.Name
 	})
 	if err != nil {
 		return err

@@ -109,14 +109,10 @@ func (a *Agent) localData(d pgctl.LocalData) failover.LocalData {
 	local := failover.LocalData{
 		Empty: d.Empty, SystemID: d.SystemID, Position: d.Position, History: d.History, CleanShutdown: d.CleanShutdown, CanRewind: d.CanRewind,
 	}
-	p := a.promises.get()
-	if a.cfg.State == nil || p.Timeline != d.Position.Timeline || p.Timeline == 0 {
-		return local
+	if a.cfg.State != nil {
+		// Two promotions, of which one failed, may have taken the same number.
+		local.Foreign = a.cfg.State().Astray(a.promises.get().Taken, d.Position)
 	}
-	// Two promotions, of which one failed, may have taken the same number.
-	s := a.cfg.State()
-	began, known := s.Began(p.Timeline)
-	local.Foreign = known && p.Arrived < began || !known && p.Timeline > s.Timeline
 	return local
 }
 

@@ -27,6 +27,7 @@ func (a *Agent) Seal(ctx context.Context, epoch failover.Epoch) failover.SealAns
 		answer.Err = err.Error()
 		return answer
 	}
+	answer.Sealed.Reign = a.promises.get().Taken
 	ctx, cancel := context.WithTimeoutCause(ctx, sealBudget, fmt.Errorf("no answer within %v", sealBudget))
 	defer cancel()
 	if err := a.measure(ctx, &answer.Sealed); err != nil {

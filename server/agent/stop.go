@@ -54,6 +54,7 @@ func (a *Agent) stop(ctx context.Context, epoch failover.Epoch) (wal.Position, e
 	a.gate.stopping(true)
 	defer a.gate.stopping(false)
 	a.relay.Release()
+	a.drain(ctx)
 	began := a.clock()
 	at, err := a.pg.FastStop(ctx)
 	if err != nil {

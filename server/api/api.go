@@ -27,8 +27,8 @@ type Cluster interface {
 	LeaseRemaining() time.Duration
 	// Consensus returns how the log is doing here.
 	Consensus() Consensus
-	// Lag returns how far the nodes are behind, as something that encoding/json can
-	// write; nil if nothing was measured yet.
+	// Lag returns how far the replicas are behind: a stats.Report of package lag/stats, which
+	// is not imported for it. nil if nothing was measured yet.
 	Lag() any
 	// WAL returns what the relay of this companion does; false if it has none.
 	WAL() (relay.Status, bool)

@@ -61,9 +61,20 @@ func (e *encoder) age(b *topology.Bulletin, now time.Time) time.Duration {
 
 func (l *line) is(b *topology.Bulletin) bool { return l != nil && l.of == b }
 
+// whole returns b with a list of nodes: a bulletin that has none is told with an empty list, and
+// not with null.
+func whole(b *topology.Bulletin) *topology.Bulletin {
+	if b == nil || b.Nodes != nil {
+		return b
+	}
+	whole := *b
+	whole.Nodes = []topology.Reported{}
+	return &whole
+}
+
 // textOf returns a bulletin as a line.
 func textOf(b *topology.Bulletin) []byte {
-	text, err := json.Marshal(b)
+	text, err := json.Marshal(whole(b))
 	if err != nil {
 		panic(fmt.Sprintf("api: a bulletin cannot be written as JSON: %v", err)) // it has nothing but numbers, texts and times
 	}

@@ -18,6 +18,7 @@ const (
 	CodeNotFound     Code = "not_found"              // no such path
 	CodeNoSuchNode   Code = "no_such_node"           // no such member
 	CodeNoRelay      Code = "no_relay"               // this companion has no WAL relay
+	CodeNotYet       Code = "not_yet"                // nothing is known yet: try again
 	CodeBadMethod    Code = "method_not_allowed"     // the path exists, the method there does not
 	CodeRefused      Code = "refused"                // understood, and not done: the message says why
 	CodeTooLarge     Code = "too_large"              // more bytes than any order has
@@ -38,7 +39,7 @@ var statuses = map[Code]int{
 	CodeBadMethod: http.StatusMethodNotAllowed, CodeTooLarge: http.StatusRequestEntityTooLarge,
 	CodeBadType: http.StatusUnsupportedMediaType, CodeNotLeader: http.StatusMisdirectedRequest,
 	CodeInternal: http.StatusInternalServerError, CodeNoLeader: http.StatusServiceUnavailable,
-	CodeBusy: http.StatusServiceUnavailable, CodeClosing: http.StatusServiceUnavailable, CodeTimeout: http.StatusGatewayTimeout,
+	CodeNotYet: http.StatusServiceUnavailable, CodeBusy: http.StatusServiceUnavailable, CodeClosing: http.StatusServiceUnavailable, CodeTimeout: http.StatusGatewayTimeout,
 }
 
 // An Error is how a companion says that something was not done, over HTTP and in Go.

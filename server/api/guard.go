@@ -112,7 +112,7 @@ func unauthorized(r *http.Request, message string) error {
 	if r.Header.Get("Authorization") != "" {
 		message += ", and this is not it"
 	}
-	return &Error{Code: CodeUnauthorized, Message: message, Hint: "Authorization: Bearer TOKEN, or the helios command with --token-file"}
+	return &Error{Code: CodeUnauthorized, Message: message, Hint: "Authorization: Bearer TOKEN, or the helios command with --token_file"}
 }
 
 // whoOrders names who gave an order, without a secret.

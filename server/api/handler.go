@@ -29,6 +29,10 @@ type Config struct {
 	// Token and certificates do as well.
 	ReadToken string
 
+	// LagThreshold is how far a replica may lag, if it is known how far, when a load
+	// balancer does not say; 0 for as far as it likes.
+	LagThreshold time.Duration
+
 	Metrics      *Metrics      // what the companion counts besides; a new one if nil
 	Log          *slog.Logger  // silent if nil
 	OrderTimeout time.Duration // after which an order is told as not done in time; 1 minute if 0

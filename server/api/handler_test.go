@@ -22,6 +22,7 @@ import (
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/internal/apifake"
+	"github.com/heliosdb/helios/lag/stats"
 	"github.com/heliosdb/helios/server/api"
 )
 
@@ -318,16 +319,16 @@ func TestQuestionsAreAnsweredFromWhatTheCompanionKnows(t *testing.T) {
 	if n := len(history.Transitions); n != 1 || history.Transitions[0].Epoch != 2 || math.Abs(history.Transitions[0].Timing.TotalMS-127.5) > 1e-6 {
 		t.Errorf("/v1/history?limit=1 = %+v, want epoch 2 in 127.5 ms", history)
 	}
-	if lag := read[map[string]any](t, ask(h, "GET", "/v1/lag", "")); lag["nodes"] == nil {
-		t.Errorf("/v1/lag = %v, want what the cluster says", lag)
+	if lag := read[stats.Report](t, ask(h, "GET", "/v1/lag", "")); lag.Primary != "n2" || len(lag.Replicas) != 2 || *lag.Replicas[0].BehindBytes != 0x100 {
+		t.Errorf("/v1/lag = %+v, want what the cluster says", lag)
 	}
 
 	c.Change(func(f *apifake.Facts) { f.WAL, f.Lag, f.Bulletin, f.State = nil, nil, nil, new(failover.State) })
 	if resp := ask(h, "GET", "/v1/wal", ""); resp.StatusCode != http.StatusNotFound || read[api.Error](t, resp).Code != api.CodeNoRelay {
 		t.Errorf("/v1/wal of a witness = %s, want 404 and code %s", resp.Status, api.CodeNoRelay)
 	}
-	if lag := read[map[string]any](t, ask(h, "GET", "/v1/lag", "")); len(lag) != 0 {
-		t.Errorf("/v1/lag before anything was measured = %v, want {}", lag)
+	if resp := ask(h, "GET", "/v1/lag", ""); resp.StatusCode != http.StatusServiceUnavailable || read[api.Error](t, resp).Code != api.CodeNotYet {
+		t.Errorf("/v1/lag before anything was measured = %s, want 503 and code %s", resp.Status, api.CodeNotYet)
 	}
 	o = read[api.Overview](t, ask(h, "GET", "/v1/cluster", ""))
 	if o.Phase != failover.PhaseForming || o.Members == nil || o.SyncSet.Members == nil || o.Bulletin != nil {

@@ -24,6 +24,9 @@ func probes() []route {
 			if err != nil {
 				return err
 			}
+			if q == (allowance{}) {
+				q = allowance{lag: h.cfg.LagThreshold, unasked: true}
+			}
 			s := h.look(time.Now())
 			health := s.health()
 			health.Reason = why(s, q)
@@ -48,8 +51,9 @@ func probes() []route {
 
 // An allowance is how far behind a replica may be; the zero value allows anything.
 type allowance struct {
-	lag    time.Duration
-	behind uint64 // bytes
+	lag     time.Duration
+	behind  uint64 // bytes
+	unasked bool   // nobody asked for it: then a lag that is not known is no reason to turn reads away
 }
 
 // allowanceOf reads a duration, or a number of bytes with or without a unit.
@@ -168,7 +172,7 @@ func (s sight) notReplica(q allowance) string {
 		return s.isNot("replica")
 	case m.Maintenance:
 		return "it is in maintenance"
-	case q == allowance{}:
+	case q.lag == 0 && q.behind == 0, q.unasked && s.reported.Lag < 0:
 		return ""
 	case s.reported.Lag < 0:
 		return "its lag is not known"

@@ -181,3 +181,29 @@ func TestLagOfAnOldBulletinIsNotTrusted(t *testing.T) {
 		}
 	})
 }
+
+func TestALoadBalancerThatSaysNothingIsToldByTheThreshold(t *testing.T) {
+	for name, tt := range map[string]struct {
+		lag  time.Duration
+		path string
+		want int
+	}{
+		"little lag":               {4 * time.Second, "/replica", 200},
+		"more than the threshold":  {6 * time.Second, "/replica", 503},
+		"for all reads":            {6 * time.Second, "/read-only", 503},
+		"more is asked for":        {6 * time.Second, "/replica?lag=10s", 200},
+		"less is asked for":        {4 * time.Second, "/replica?lag=1s", 503},
+		"nobody knows":             {-1, "/replica", 200},
+		"and somebody wants to":    {-1, "/replica?lag=10s", 503},
+		"whether a node is itself": {6 * time.Second, "/health", 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := apifake.New("n1")
+			c.Publish(func(b *topology.Bulletin) { b.Nodes[0].Lag = tt.lag })
+			h := api.New(api.Config{Cluster: c, LagThreshold: 5 * time.Second})
+			if got := ask(h, http.MethodGet, tt.path, ""); got.StatusCode != tt.want {
+				t.Errorf("%s with a lag of %v = %d, want %d", tt.path, tt.lag, got.StatusCode, tt.want)
+			}
+		})
+	}
+}

@@ -93,7 +93,7 @@ func (h *Handler) check(o Order) error {
 		}
 	}
 	if o.Settings != nil {
-		_, err := o.Settings.Apply(s.Settings)
+		_, err := o.Settings.Apply(settingsOf(s))
 		return err
 	}
 	return nil

@@ -27,11 +27,12 @@ func (h *Handler) openapi(w http.ResponseWriter, r *http.Request) error {
 func (h *Handler) cluster(w http.ResponseWriter, r *http.Request) error {
 	s := h.cfg.Cluster.State()
 	b, _ := h.cfg.Cluster.Bulletin()
+	b = whole(b)
 	name, addr := h.cfg.Cluster.Leader()
 	answer(w, r, http.StatusOK, Overview{
 		Companion: h.cfg.Cluster.Local().Node, Leader: Leader{Name: name, Address: addr},
 		SystemID: s.SystemID, Epoch: s.Epoch, Phase: phaseOf(s), Primary: s.Primary,
-		Timeline: s.Timeline, SwitchLSN: s.SwitchLSN, Paused: s.Paused, Settings: SettingsOf(s.Settings),
+		Timeline: s.Timeline, SwitchLSN: s.SwitchLSN, Paused: s.Paused, Settings: SettingsOf(settingsOf(s)),
 		SyncSet: syncSetOf(s), Members: append([]failover.Member{}, s.Members...), Switchover: s.Switchover, Bulletin: b,
 	})
 	return nil
@@ -45,6 +46,14 @@ func phaseOf(s *failover.State) failover.Phase {
 	return s.Phase
 }
 
+// settingsOf returns the settings, and before the log has any what a new cluster would have.
+func settingsOf(s *failover.State) failover.Settings {
+	if s.Settings == (failover.Settings{}) {
+		return failover.DefaultSettings()
+	}
+	return s.Settings
+}
+
 // syncSetOf returns the sync set with a list that is never null.
 func syncSetOf(s *failover.State) failover.SyncSet {
 	set := s.SyncSet
@@ -56,7 +65,7 @@ func syncSetOf(s *failover.State) failover.SyncSet {
 func (h *Handler) lag(w http.ResponseWriter, r *http.Request) error {
 	lag := h.cfg.Cluster.Lag()
 	if lag == nil {
-		lag = struct{}{}
+		return &Error{Code: CodeNotYet, Message: "nothing was measured yet", Hint: "try again, or ask another companion"}
 	}
 	answer(w, r, http.StatusOK, lag)
 	return nil
@@ -89,7 +98,7 @@ func (h *Handler) wal(w http.ResponseWriter, r *http.Request) error {
 
 // settings answers GET /v1/settings.
 func (h *Handler) settings(w http.ResponseWriter, r *http.Request) error {
-	answer(w, r, http.StatusOK, SettingsOf(h.cfg.Cluster.State().Settings))
+	answer(w, r, http.StatusOK, SettingsOf(settingsOf(h.cfg.Cluster.State())))
 	return nil
 }
 

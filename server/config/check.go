@@ -16,13 +16,14 @@ import (
 
 // Bounds of what makes sense.
 const (
-	shortestLease   = 250 * time.Millisecond // below it a garbage collection is a fault
-	shortLease      = time.Second            // below it is a warning
-	checksPerLease  = 4                      // a hung server is noticed within a lease
-	smallestBuffer  = 1 << 20
-	smallestBatch   = 8 << 10
-	largestBatch    = 1 << 20
-	largestPriority = 1000
+	shortestLease      = 250 * time.Millisecond // below it a garbage collection is a fault
+	shortLease         = time.Second            // below it is a warning
+	checksPerLease     = 4                      // a hung server is noticed within a lease
+	heartbeatsPerLease = 4                      // a lost leader is replaced within one
+	smallestBuffer     = 1 << 20
+	smallestBatch      = 8 << 10
+	largestBatch       = 1 << 20
+	largestPriority    = 1000
 )
 
 // nodeName is what may name a node: it stands in SQL, in addresses of the API and in
@@ -34,7 +35,7 @@ func (c *Config) derive() {
 	if c.State == "" && c.PGData != "" {
 		c.State = filepath.Clean(c.PGData) + ".helios"
 	}
-	for _, path := range []*string{&c.PGData, &c.State, &c.TLS, &c.TokenFile, &c.PGBin} {
+	for _, path := range []*string{&c.PGData, &c.State, &c.TLS, &c.TokenFile, &c.ReadTokenFile, &c.PGBin} {
 		if absolute, err := filepath.Abs(*path); err == nil && *path != "" {
 			*path = absolute
 		}

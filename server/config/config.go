@@ -26,9 +26,11 @@ type Config struct {
 	NoCandidate bool   // is never promoted, unless by force
 	NoSync      bool   // never counts for commits
 
-	TLS       string // directory with ca.crt, node.crt and node.key; "" for plain text
-	TokenFile string // file with the token that allows changes; "" for none
-	Insecure  bool   // plain text is accepted beyond this machine
+	TLS           string  // directory with ca.crt, node.crt and node.key; "" for plain text
+	TokenFile     string  // file with the token that orders need; "" for none
+	ReadTokenFile string  // file with the token that questions need; "" lets everybody ask
+	Insecure      bool    // plain text is accepted beyond this machine
+	Network       Network // how far companions are apart
 
 	PGBin         string        // directory of PostgreSQL's programs; "" to look for them
 	Superuser     string        // of PostgreSQL, by whom the companion connects to its own server
@@ -61,6 +63,17 @@ const (
 	FencingRelaxed Fencing = "relaxed"
 )
 
+// A Network is how far companions are apart: how soon they replace one that leads and
+// is not heard. Its values are profiles of [consensus.TimingsOf].
+type Network string
+
+// Networks.
+const (
+	NetworkLAN     Network = "lan"
+	NetworkLANFast Network = "lan-fast" // quiet machines on one switch
+	NetworkWAN     Network = "wan"
+)
+
 // A LogFormat is how a line of the log is written.
 type LogFormat string
 
@@ -74,7 +87,7 @@ const (
 func Default() Config {
 	wal := relay.DefaultConfig()
 	return Config{
-		Listen:    "127.0.0.1:7101",
+		Listen: "127.0.0.1:7101", Network: NetworkLAN,
 		Superuser: "postgres", Fencing: FencingStrict, HardStopGrace: 1500 * time.Millisecond,
 		HealthCheckInterval: 200 * time.Millisecond, HealthCheckTimeout: time.Second,
 		LagMonitorInterval: 500 * time.Millisecond, LagThreshold: 5 * time.Second,
@@ -126,8 +139,10 @@ func (c *Config) nodeKeys() []key {
 		{"nocandidate", (*boolean)(&c.NoCandidate), "never promote this node, unless by force", "", ScopeNode},
 		{"nosync", (*boolean)(&c.NoSync), "never let commits wait for this node", "", ScopeNode},
 		{"tls", (*text)(&c.TLS), "directory with ca.crt, node.crt and node.key, as helios cert makes them", "/etc/helios/tls", ScopeNode},
-		{"token_file", (*text)(&c.TokenFile), "file with the token that allows changes through the API", "/etc/helios/token", ScopeNode},
+		{"token_file", (*text)(&c.TokenFile), "file with the token that orders through the API need", "/etc/helios/token", ScopeNode},
+		{"read_token_file", (*text)(&c.ReadTokenFile), "file with the token that questions need; everybody may ask if not given", "/etc/helios/read_token", ScopeNode},
 		{"insecure", (*boolean)(&c.Insecure), "accept plain text from other machines", "", ScopeNode},
+		{"network", choice(&c.Network, NetworkLAN, NetworkLANFast, NetworkWAN), "how far companions are apart: how soon they replace a leader that is not heard", "lan | lan-fast | wan", ScopeNode},
 		{"pg_bin", (*text)(&c.PGBin), "directory of PostgreSQL's programs; looked for if not given", "/usr/lib/postgresql/15/bin", ScopeNode},
 		{"superuser", (*text)(&c.Superuser), "of PostgreSQL, as whom the companion connects to its own server", "", ScopeNode},
 		{"fencing", choice(&c.Fencing, FencingStrict, FencingRelaxed), "whether commits wait while the companion itself restarts", "strict | relaxed", ScopeNode},

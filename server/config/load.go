@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/heliosdb/helios/failover/consensus"
 	"github.com/heliosdb/helios/internal/spelling"
 )
 
@@ -258,8 +259,19 @@ func (e *Effective) warnings() []string {
 			warnings = append(warnings, fmt.Sprintf("%s: %s is a matter of the whole cluster, and is not used with join; helios settings set %s=%s changes it", s.Where, s.Name, s.Name, s.Value))
 		}
 	}
-	if lease := e.Config.Settings.Lease; lease < shortLease {
+	return append(warnings, e.Config.leaseWarnings()...)
+}
+
+// leaseWarnings are about leases that end without need.
+func (c *Config) leaseWarnings() []string {
+	var warnings []string
+	if lease := c.Settings.Lease; lease < shortLease {
 		warnings = append(warnings, fmt.Sprintf("lease is %s: below %s a machine that is merely busy may lose it", formatDuration(lease), formatDuration(shortLease)))
+	}
+	timings, err := consensus.TimingsOf(string(c.Network))
+	if needed := heartbeatsPerLease * timings.Heartbeat; err == nil && c.Settings.Lease < needed {
+		warnings = append(warnings, fmt.Sprintf("lease is %s: with network = %s a leader that is lost may take longer to be replaced, and commits wait meanwhile; %s is enough",
+			formatDuration(c.Settings.Lease), c.Network, formatDuration(needed)))
 	}
 	return warnings
 }
@@ -268,18 +280,18 @@ func (e *Effective) warnings() []string {
 func ReadToken(file string) (string, error) {
 	info, err := os.Stat(file)
 	if err != nil {
-		return "", fmt.Errorf("token_file: %w", err)
+		return "", fmt.Errorf("token: %w", err)
 	}
 	if info.Mode().Perm()&0o007 != 0 {
-		return "", fmt.Errorf("token_file: %s can be read by everybody; chmod 600 it", file)
+		return "", fmt.Errorf("token: %s can be read by everybody; chmod 600 it", file)
 	}
 	content, err := os.ReadFile(file)
 	if err != nil {
-		return "", fmt.Errorf("token_file: %w", err)
+		return "", fmt.Errorf("token: %w", err)
 	}
 	token := strings.TrimSpace(string(content))
 	if token == "" || strings.ContainsAny(token, " \t\r\n") {
-		return "", fmt.Errorf("token_file: %s does not hold one word; openssl rand -hex 32 makes a good one", file)
+		return "", fmt.Errorf("token: %s does not hold one word; openssl rand -hex 32 makes a good one", file)
 	}
 	return token, nil
 }

@@ -160,10 +160,11 @@ func TestWhatIsProbablyNotMeantIsAWarning(t *testing.T) {
 		environ []string
 		want    string
 	}{
-		"nothing":             {"", []string{"HELIOS_COMPANION=x", "HELIOS_TEST_TLS=1", "HOME=/"}, ""},
-		"a variable":          {"", []string{"HELIOS_LEESE=3s"}, "HELIOS_LEESE is not used; did you mean HELIOS_LEASE?"},
-		"a cluster's setting": {"--join h1:7101 --k 1", nil, "--k: k is a matter of the whole cluster, and is not used with join; helios settings set k=1 changes it"},
-		"a lease too short":   {"--lease 900ms", nil, "lease is 900ms: below 1s a machine that is merely busy may lose it"},
+		"nothing":                           {"", []string{"HELIOS_COMPANION=x", "HELIOS_TEST_TLS=1", "HOME=/"}, ""},
+		"a variable":                        {"", []string{"HELIOS_LEESE=3s"}, "HELIOS_LEESE is not used; did you mean HELIOS_LEASE?"},
+		"a cluster's setting":               {"--join h1:7101 --k 1", nil, "--k: k is a matter of the whole cluster, and is not used with join; helios settings set k=1 changes it"},
+		"a lease too short":                 {"--lease 900ms --network lan-fast", nil, "lease is 900ms: below 1s a machine that is merely busy may lose it"},
+		"a lease too short for the network": {"--network wan", nil, "lease is 2s: with network = wan a leader that is lost may take longer to be replaced, and commits wait meanwhile; 12s is enough"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, err := load(t, "--name n1 --pgdata /x "+tt.args, tt.environ, "")
@@ -185,5 +186,30 @@ func TestAMemberIsWhatTheNodeSaysOfItself(t *testing.T) {
 	want := failover.Member{Name: "n1", Companion: "127.0.0.1:7101", Postgres: "127.0.0.1:5432", Zone: "z", Priority: 3, NoCandidate: true, NoSync: true}
 	if got := e.Config.Member(); got != want {
 		t.Errorf("Member() = %+v, want %+v", got, want)
+	}
+}
+
+func TestATokenIsOneWordThatNobodyElseReads(t *testing.T) {
+	for name, tt := range map[string]struct {
+		content string
+		mode    os.FileMode
+		want    string
+	}{
+		"a token":   {"secret\n", 0o600, ""},
+		"a group's": {"secret\n", 0o640, ""},
+		"open":      {"secret\n", 0o644, "can be read by everybody; chmod 600 it"},
+		"empty":     {"\n", 0o600, "does not hold one word"},
+		"a text":    {"two words", 0o600, "does not hold one word"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "token")
+			if err := os.WriteFile(file, []byte(tt.content), tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			token, err := ReadToken(file)
+			if tt.want == "" && (err != nil || token != "secret") || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("ReadToken = %q, %v, want secret or %q", token, err, tt.want)
+			}
+		})
 	}
 }
