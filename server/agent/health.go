@@ -63,6 +63,7 @@ func (a *Agent) ended(ctx context.Context) {
 // watchHealth asks the server again and again.
 func (a *Agent) watchHealth(ctx context.Context) {
 	var s suspicion
+	var g grace
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for {
@@ -75,17 +76,46 @@ func (a *Agent) watchHealth(ctx context.Context) {
 		wait := a.cfg.HealthInterval
 		if a.pg.Running() {
 			answered := a.probe(ctx)
+			over := g.over(a.hasAnswered(), a.clock())
 			switch {
-			case s.after(answered, a.relay.Replicator().Position()):
+			case s.after(answered, a.relay.Replicator().Position()) && over:
 				a.hung(ctx)
 			case !answered:
 				wait = min(wait, suspiciousInterval)
 			}
 		} else {
-			s = suspicion{}
+			s, g = suspicion{}, grace{}
 		}
 		next.Reset(wait)
 	}
+}
+
+// startGrace is how long a server that was started may take until there is an
+// answer of any kind: on a busy machine it is some time until it listens.
+const startGrace = 10 * time.Second
+
+// A grace is the patience with a server that has not answered since it began.
+type grace struct {
+	since    time.Duration // when it was looked at first
+	running  bool          // since is set
+	answered bool
+}
+
+// over reports whether there is none left at now: it has answered, or had long
+// enough.
+func (g *grace) over(answered bool, now time.Duration) bool {
+	if !g.running || g.answered && !answered { // another one has begun
+		g.since, g.running = now, true
+	}
+	g.answered = answered
+	return answered || now-g.since >= startGrace
+}
+
+// hasAnswered reports whether the server has answered since it began.
+func (a *Agent) hasAnswered() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.known
 }
 
 // suspicion grows while a server does not answer.

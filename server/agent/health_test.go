@@ -6,6 +6,7 @@ import (
 	"io"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -93,6 +94,27 @@ func TestARequestForTheLeaseIsRemembered(t *testing.T) {
 	for seq, want := range map[uint64]bool{0: false, 1: false, 136: false, 137: true, 138: false, 199: true, 200: false, 201: false} {
 		if at, got := r.sent(seq); got != want || got && at != 100 {
 			t.Errorf("sent(%d) = %v, %v, want %v", seq, at, got, want)
+		}
+	}
+}
+
+func TestAServerThatWasStartedHasTimeToAnswer(t *testing.T) {
+	var g grace
+	for i, step := range []struct {
+		answered bool
+		at       time.Duration
+		want     bool
+	}{
+		{false, 5 * time.Second, false},
+		{false, 14 * time.Second, false},
+		{false, 15 * time.Second, true}, // it had long enough
+		{true, 16 * time.Second, true},
+		{true, 60 * time.Second, true},
+		{false, 61 * time.Second, false}, // another one
+		{true, 62 * time.Second, true},
+	} {
+		if got := g.over(step.answered, step.at); got != step.want {
+			t.Errorf("step %d: over(%v, %v) = %v, want %v", i, step.answered, step.at, got, step.want)
 		}
 	}
 }
