@@ -117,6 +117,7 @@ func simulate(seed uint64, f flaw) *world {
 	w := newWorld(seed, f)
 	w.chaos = true
 	w.wild = seed%2 == 0
+	w.pause = []int{2500, 1000, 400}[seed%3]
 	w.run(time.Duration(8+w.rng.IntN(20)) * time.Second)
 	w.heal()
 	well, healed := w.healthy(), w.now
@@ -169,10 +170,10 @@ func newWorld(seed uint64, f flaw) *world {
 		w.nodes = append(w.nodes, n)
 	}
 	settings := DefaultSettings()
-	settings.Lease = time.Duration(300+w.rng.IntN(1700)) * time.Millisecond
+	settings.Lease = time.Duration(300+w.rng.IntN(1000)) * time.Millisecond
 	settings.PromoteBudget = 2 * time.Second
 	settings.StopBudget = time.Second
-	if w.rng.IntN(3) > 0 {
+	if w.rng.IntN(4) > 0 {
 		settings.Mode = Semisync
 		settings.K = 1 + w.rng.IntN(2)
 	}
@@ -180,6 +181,7 @@ func newWorld(seed uint64, f flaw) *world {
 	apply(Command{Found: &Found{Node: "n1", SystemID: 7, Timeline: 1}})
 	w.states = []*State{log}
 	for _, n := range w.nodes {
+		n.slow = w.rng.IntN(3) * w.rng.IntN(10)
 		n.start()
 	}
 	w.raft()
@@ -211,17 +213,37 @@ func (w *world) nemesis() {
 	if !w.chaos {
 		return
 	}
-	w.harm(w.nodes[w.rng.IntN(len(w.nodes))], w.nodes[w.rng.IntN(len(w.nodes))])
-	w.after(time.Duration(50+w.rng.IntN(2500))*time.Millisecond, w.nemesis)
+	w.harm(w.victim(), w.nodes[w.rng.IntN(len(w.nodes))], w.rng.IntN(16))
+	w.after(time.Duration(50+w.rng.IntN(w.pause))*time.Millisecond, w.nemesis)
 }
 
-func (w *world) harm(n, o *simNode) {
-	what := w.rng.IntN(16)
-	if w.rng.IntN(3) == 0 {
-		n = w.node(w.state().Primary)
-	} else if w.rng.IntN(4) == 0 && w.leader != nil {
-		n = w.leader
+// victim picks a node, and rather one that matters.
+func (w *world) victim() *simNode {
+	switch w.rng.IntN(4) {
+	case 0:
+		return w.node(w.state().Primary)
+	case 1:
+		if w.leader != nil {
+			return w.leader
+		}
 	}
+	return w.nodes[w.rng.IntN(len(w.nodes))]
+}
+
+// ambush strikes just after something was committed: that is when most is at stake.
+func (w *world) ambush(c Command) {
+	if !w.chaos || w.rng.IntN(6) > 0 || kindOf(c) == "" {
+		return
+	}
+	w.after(time.Duration(w.rng.IntN(60))*time.Millisecond, func() {
+		for range 1 + w.rng.IntN(2) {
+			w.harm(w.victim(), w.victim(), 2+w.rng.IntN(8))
+		}
+	})
+}
+
+// harm does one thing to n, or between n and o, and most often undoes it later.
+func (w *world) harm(n, o *simNode, what int) {
 	later := func(f func()) { w.after(time.Duration(200+w.rng.IntN(4000))*time.Millisecond, f) }
 	switch what {
 	case 0, 1:

@@ -21,6 +21,7 @@ type world struct {
 	nodes  []*simNode
 	chaos  bool // as long as it is set, things go wrong
 	wild   bool // the network too
+	pause  int  // at most so many milliseconds pass between two harms
 	cut    map[[2]string]bool
 
 	states []*State // all that were ever committed, oldest first
@@ -116,11 +117,17 @@ func (w *world) call(from, to *simNode, request func(answer func(Input)), lost I
 	run, answered := from.run, false
 	w.send(from, to, func() {
 		request(func(in Input) {
-			w.send(to, from, func() {
-				if from.run == run {
-					answered = true
-					w.step(from, in)
-				}
+			late := time.Duration(0)
+			if w.wild && w.rng.IntN(15) == 0 {
+				late = time.Duration(w.rng.IntN(4000)) * time.Millisecond
+			}
+			w.after(late, func() {
+				w.send(to, from, func() {
+					if from.run == run {
+						answered = true
+						w.step(from, in)
+					}
+				})
 			})
 		})
 	})
@@ -229,6 +236,7 @@ func (w *world) committed(c Command, next *State) {
 	}
 	w.states = append(w.states, next)
 	w.checkLog(before, c, next)
+	w.ambush(c)
 	for _, n := range w.nodes {
 		run := n.run
 		w.after(time.Duration(w.rng.IntN(3000))*time.Microsecond, func() {

@@ -106,6 +106,7 @@ type State struct {
 	// LongestLease is the longest that may have been granted since the last election.
 	LongestLease time.Duration `json:"longest_lease"`
 
+	Origin    wal.Timeline `json:"origin"`     // that of the first primary
 	Timeline  wal.Timeline `json:"timeline"`   // of the last epoch that was ready
 	SwitchLSN wal.LSN      `json:"switch_lsn"` // where Timeline began; 0 if it is the first
 
@@ -132,9 +133,12 @@ func (s *State) Member(name string) (Member, bool) {
 // over since. Its timeline then says nothing: the cluster may have given the number away
 // again, or never have come to it.
 func (s *State) Astray(reign Epoch, p wal.Position) bool {
-	var before wal.Timeline // of the last epoch before reign that was ready
+	var before wal.Timeline // of the last epoch before reign that was ready, or of the first of all
 	later := false
 	for _, t := range s.History {
+		if t.Epoch == 1 {
+			before = s.Origin
+		}
 		switch {
 		case t.Timeline == 0:
 		case t.Epoch < reign:
