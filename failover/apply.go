@@ -326,6 +326,16 @@ func (s *State) last() *Transition {
 	return &s.History[len(s.History)-1]
 }
 
+// wasReady reports whether the last primary ever took writes.
+func (s *State) wasReady() bool {
+	for _, t := range slices.Backward(s.History) {
+		if t.To != "" {
+			return t.Timeline != 0
+		}
+	}
+	return false
+}
+
 // failures counts how often each node was elected and did not become ready, since one did.
 func (s *State) failures() map[string]int {
 	n := map[string]int{}

@@ -434,7 +434,7 @@ func (n *simNode) confirm() {
 		at = n.flushedBy(g)
 	}
 	n.gate.Settled = n.gate.Set.K == 0 || at >= n.gate.Changed && at > 0
-	if n.leased() && n.gate.Changed > 0 && at > n.acked {
+	if (n.leased() || n.w.flaw == flawNoLease) && n.gate.Changed > 0 && at > n.acked {
 		n.acked = at
 		n.w.acknowledge(n, place{n.at.branch, at})
 	}

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"slices"
 	"time"
 
 	"github.com/heliosdb/helios/wal"
@@ -135,6 +136,9 @@ func (s *State) Member(name string) (Member, bool) {
 func (s *State) Astray(reign Epoch, p wal.Position) bool {
 	var before wal.Timeline // of the last epoch before reign that was ready, or of the first of all
 	later := false
+	if reign == 0 {
+		return false // not told
+	}
 	for _, t := range s.History {
 		if t.Epoch == 1 {
 			before = s.Origin
@@ -150,6 +154,13 @@ func (s *State) Astray(reign Epoch, p wal.Position) bool {
 		}
 	}
 	return later && before != 0 && p.Timeline > before
+}
+
+// forked reports whether p lies past the beginning of a later timeline of the cluster.
+func (s *State) forked(p wal.Position) bool {
+	return slices.ContainsFunc(s.History, func(t Transition) bool {
+		return t.Timeline > p.Timeline && t.SwitchLSN != 0 && p.LSN > t.SwitchLSN
+	})
 }
 
 // A Transition is how one epoch came to be, or failed to.
