@@ -36,6 +36,7 @@ func failedOver(ctx context.Context, t testing.TB, more map[string]string) pair 
 	ok(t, p.now.Clone(ctx, p.old))
 	ok(t, p.now.SetStandby(p.old.ConnString()))
 	ok(t, p.now.Start(ctx))
+	await(ctx, t, p.old, streaming, "1")
 	await(ctx, t, p.now, "SELECT count(*)::text FROM t", "1")
 	return p
 }

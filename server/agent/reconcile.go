@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/heliosdb/helios/failover"
@@ -50,8 +49,7 @@ func (a *Agent) step(ctx context.Context) (step, error) {
 
 // view is what there is to decide by.
 func (a *Agent) view() view {
-	data := exists(filepath.Join(a.cfg.DataDir, "PG_VERSION"))
-	signal := exists(filepath.Join(a.cfg.DataDir, "standby.signal"))
+	data, signal := a.HasData(), a.isReplica()
 	running, promised := a.pg.Running(), a.promises.get()
 	a.mu.Lock()
 	defer a.mu.Unlock()

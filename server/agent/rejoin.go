@@ -77,8 +77,13 @@ func (a *Agent) ladder(ctx context.Context, as failover.Assignment, from pgctl.R
 	if err != nil {
 		return opt, nil //nolint:nilerr // where the log ends is not known, and then only a copy helps
 	}
-	plan := failover.Rejoin(a.localData(local), opt.History, opt.Target, opt.SystemID)
+	known := a.localData(local)
+	opt.DropOld = !known.Foreign // what it holds beyond the cluster's history cannot be told apart
+	plan := failover.Rejoin(known, opt.History, opt.Target, opt.SystemID)
 	a.log.InfoContext(ctx, "how the server comes back", "step", string(plan.Step), "reason", plan.Reason)
+	if plan.Step != failover.RejoinStart && (known.Foreign || known.Position.Timeline >= opt.Target) {
+		a.relay.Forget() // what it holds came from where this node has been
+	}
 	switch plan.Step {
 	case failover.RejoinStart:
 	case failover.RejoinRewind:
