@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/heliosdb/helios/internal/pgctl"
@@ -31,14 +34,18 @@ type Options struct {
 	Place func(n *Node)
 	// Output takes what companions say.
 	Output func(node string) io.Writer
+	// Dial reaches the nodes if they were placed where this process is not; nil
+	// dials as usual.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // A Cluster is a number of nodes.
 type Cluster struct {
 	Nodes []*Node
 
-	opts Options
-	dir  string
+	opts   Options
+	dir    string
+	client *http.Client // asks companions; a frozen one does not answer
 }
 
 // A Node is a companion, and its PostgreSQL if it is no witness.
@@ -66,7 +73,10 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{opts: o, dir: dir}
+	c := &Cluster{opts: o, dir: dir, client: &http.Client{
+		Timeout:   time.Second,
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: o.Dial},
+	}}
 	if err := c.start(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -138,6 +148,10 @@ func (n *Node) Start() error {
 	if n.wrap != nil {
 		n.wrap(cmd)
 	}
+	if cmd.SysProcAttr == nil {
+		// An interrupt typed at the terminal is for us, who then end the companion.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	}
 	done := make(chan struct{})
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -151,6 +165,10 @@ func (n *Node) Start() error {
 	})
 	return nil
 }
+
+// ErrRemains is in the error of a Close, or of a Start that failed, if something of
+// the cluster may be left.
+var ErrRemains = errors.New("not everything is removed")
 
 // Close ends everything and removes it.
 func (c *Cluster) Close() error {
@@ -170,7 +188,12 @@ func (c *Cluster) Close() error {
 			}
 		}
 	}
-	return errors.Join(errors.Join(errs...), os.RemoveAll(c.dir))
+	// What a companion has started, such as initdb, does not end with it.
+	errs = append(errs, endPrograms(c.dir))
+	if err := errors.Join(append(errs, os.RemoveAll(c.dir))...); err != nil {
+		return fmt.Errorf("%w: %w", ErrRemains, err)
+	}
+	return nil
 }
 
 // Node returns the node of that name.

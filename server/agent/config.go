@@ -42,8 +42,13 @@ type Config struct {
 	Settings map[string]string
 	// HBA are lines that a server which Found makes gets at the end of pg_hba.conf:
 	// who may come from other machines.
-	HBA       []string
-	Superuser string // connects by the Unix socket without a password; "" for postgres
+	HBA []string
+	// Certificates is a directory with ca.crt, node.crt and node.key: a server that
+	// Found or CloneFrom makes speaks TLS with them, and gets Role, who replicates and
+	// rewinds. "" is for plain text.
+	Certificates string
+	Role         string
+	Superuser    string // connects by the Unix socket without a password; "" for postgres
 
 	Self      failover.Member
 	Listener  net.Listener // where subscribers of the relay come in; nil for none

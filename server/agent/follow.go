@@ -82,6 +82,13 @@ func (a *Agent) sourceFrom(epoch failover.Epoch, m failover.Member) error {
 
 // follow keeps a standby behind the primary.
 func (a *Agent) follow(ctx context.Context, as failover.Assignment) error {
+	a.mu.Lock()
+	at := a.facts.position()
+	a.mu.Unlock()
+	if a.isAstray(at) {
+		a.quarantine(ctx, as)
+		return nil
+	}
 	if err := a.sourceFrom(as.Epoch, as.Primary); err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/internal/pgctl"
 )
@@ -19,7 +21,8 @@ func (a *Agent) Found(ctx context.Context) (failover.Found, error) {
 		return failover.Found{}, err
 	}
 	defer a.put()
-	if !exists(filepath.Join(a.cfg.DataDir, "PG_VERSION")) {
+	fresh := !exists(filepath.Join(a.cfg.DataDir, "PG_VERSION"))
+	if fresh {
 		if err := a.make(ctx); err != nil {
 			return failover.Found{}, err
 		}
@@ -38,6 +41,11 @@ func (a *Agent) Found(ctx context.Context) (failover.Found, error) {
 	}
 	if err != nil {
 		return failover.Found{}, err
+	}
+	if fresh && a.cfg.Role != "" {
+		if err := a.makeRole(ctx); err != nil {
+			return failover.Found{}, err
+		}
 	}
 	if err := a.ask(ctx); err != nil {
 		return failover.Found{}, err
@@ -81,7 +89,28 @@ func (a *Agent) own() map[string]string {
 			set["unix_socket_directories"] = "/tmp"
 		}
 	}
+	if dir := a.cfg.Certificates; dir != "" {
+		set["ssl"] = "on"
+		set["ssl_ca_file"] = filepath.Join(dir, "ca.crt")
+		set["ssl_cert_file"] = filepath.Join(dir, "node.crt")
+		set["ssl_key_file"] = filepath.Join(dir, "node.key")
+	}
 	return set
+}
+
+// makeRole makes the role by which other nodes replicate, and rewind when they
+// come back. Nobody confirms commits yet, so it does not wait for that.
+func (a *Agent) makeRole(ctx context.Context) error {
+	role := pgx.Identifier{a.cfg.Role}.Sanitize()
+	return a.acting.do(ctx, func(conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, `BEGIN;
+SET LOCAL synchronous_commit = local;
+CREATE ROLE `+role+` LOGIN REPLICATION;
+GRANT EXECUTE ON FUNCTION pg_ls_dir(text, boolean, boolean), pg_stat_file(text, boolean),
+	pg_read_binary_file(text), pg_read_binary_file(text, bigint, bigint, boolean) TO `+role+`;
+COMMIT`)
+		return err
+	})
 }
 
 // ensure gives a server that runs the settings it needs, if it has others: with

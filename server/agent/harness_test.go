@@ -272,7 +272,10 @@ func (m *team) found(set failover.SyncSet) {
 	if p := first.Promote(ctx, failover.Promote{Node: first.member.Name, Epoch: 1}); p.Err != "" {
 		m.t.Fatalf("the first primary: %s", p.Err)
 	}
-	m.change(func(as *failover.Assignment) { as.Phase = failover.PhaseReady })
+	m.change(func(as *failover.Assignment) {
+		as.Phase = failover.PhaseReady
+		m.history = append(m.history, failover.Transition{Epoch: 1, Timeline: f.Timeline})
+	})
 	for _, n := range m.nodes[1:] {
 		began := time.Now()
 		pgtest.OK(m.t, n.CloneFrom(ctx, first.member))
@@ -287,12 +290,7 @@ func (m *team) found(set failover.SyncSet) {
 func (m *team) failover(to *testNode, set failover.SyncSet, others ...*testNode) failover.Promoted {
 	m.t.Helper()
 	ctx := pgtest.Context(m.t)
-	var epoch failover.Epoch
-	m.change(func(as *failover.Assignment) {
-		as.Epoch++
-		epoch = as.Epoch
-		as.Phase, as.Primary = failover.PhaseFenced, failover.Member{}
-	})
+	epoch := m.fence()
 	for _, n := range append(others, to) {
 		began := time.Now()
 		s := n.Seal(ctx, epoch)
@@ -311,7 +309,7 @@ func (m *team) promote(to *testNode, p failover.Promote) failover.Promoted {
 	done := m.ascend(to, p)
 	m.change(func(as *failover.Assignment) {
 		as.Phase, as.Timeline, as.SwitchLSN = failover.PhaseReady, done.Timeline, done.SwitchLSN
-		m.history = append(m.history, failover.Transition{Epoch: p.Epoch, Timeline: done.Timeline})
+		m.history[len(m.history)-1].Timeline = done.Timeline
 	})
 	return done
 }

@@ -52,10 +52,14 @@ func (a *Agent) view() view {
 	data, signal := a.HasData(), a.isReplica()
 	running, promised := a.pg.Running(), a.promises.get()
 	a.mu.Lock()
+	epoch := a.as.Epoch
+	a.mu.Unlock()
+	unproven := a.unproven(epoch)
+	a.mu.Lock()
 	defer a.mu.Unlock()
 	v := view{
 		me: a.cfg.Name, promise: promised, assigned: a.assigned, as: a.as, data: data,
-		standby: signal, running: running, known: a.known, diverged: a.diverged,
+		standby: signal, running: running, known: a.known, diverged: a.diverged, unproven: unproven,
 		stopped: a.stoppedIn != 0 && a.stoppedIn == a.as.Epoch, answered: a.as.Run == a.run && a.as.Seq > a.downSeq,
 		grace: a.cfg.HardStopGrace,
 	}

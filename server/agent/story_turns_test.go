@@ -16,6 +16,7 @@ func (m *team) fence() (epoch failover.Epoch) {
 		as.Epoch++
 		epoch = as.Epoch
 		as.Phase, as.Primary = failover.PhaseFenced, failover.Member{}
+		m.history = append(m.history, failover.Transition{Epoch: epoch})
 	})
 	return epoch
 }
