@@ -17,16 +17,13 @@ import (
 	"github.com/heliosdb/helios/topology"
 )
 
-// client asks companions; a frozen one does not answer.
-var client = &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-
 // Bulletin asks the node's companion how the cluster is.
 func (n *Node) Bulletin(ctx context.Context) (*topology.Bulletin, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.Companion+"/v1/watch", nil)
 	if err != nil {
 		return nil, err
 	}
-	res, err := client.Do(req)
+	res, err := n.cluster.client.Do(req)
 	if err != nil {
 		return nil, err
 	}
