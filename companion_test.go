@@ -13,6 +13,7 @@ import (
 
 	"github.com/heliosdb/helios/internal/pgfake"
 	"github.com/heliosdb/helios/internal/watchfake"
+	"github.com/heliosdb/helios/pool"
 	"github.com/heliosdb/helios/topology"
 	"github.com/heliosdb/helios/wal"
 )
@@ -464,6 +465,28 @@ func TestTheNextPrimaryIsUsedWarmAndAtOnce(t *testing.T) {
 		c.wantExecuted(insert, "n2")
 		if got := c.Node(2).Counters().Opened - opened; got != 0 {
 			t.Errorf("%d connections to n2 were made, want none: there was one", got)
+		}
+	})
+}
+
+// The answer to a commit of a primary that was stopped in order may be read after
+// the bulletin of the next one.
+func TestACommitThatTheNextPrimaryHasIsNotLost(t *testing.T) {
+	confer(t, 2, rare, func(c *council) {
+		c.Node(1).Shutdown()
+		began := c.Promote(c.Node(2))
+		c.say(2, "ready", 2)
+		synctest.Wait()
+		for _, tt := range []struct {
+			lsn  wal.LSN
+			want error
+		}{{began, nil}, {began + 1, ErrWriteLost}} {
+			session := NewSession()
+			call := &pool.Call{CommitTimeline: 1, CommitLSN: tt.lsn}
+			err := c.cluster.committed(c.cluster.routes.Load().byName["n1"], session, call, 0, time.Now())
+			if !errors.Is(err, tt.want) || (err == nil) != (session.Token().LSN == tt.lsn) {
+				t.Errorf("a commit up to %s of timeline 1, which ends at %s: %v, token %v", tt.lsn, began, err, session.Token())
+			}
 		}
 	})
 }

@@ -67,7 +67,7 @@ func (s *State) begin(at time.Time, f Found) error {
 	case f.SystemID == 0 || f.Timeline == 0:
 		return errors.New("a first primary has a system identifier and a timeline")
 	}
-	s.SystemID, s.Timeline = f.SystemID, f.Timeline
+	s.SystemID, s.Origin, s.Timeline = f.SystemID, f.Timeline, f.Timeline
 	s.Epoch, s.Phase, s.Primary = 1, PhaseElected, f.Node
 	s.remember(Transition{Epoch: 1, To: f.Node, Reason: "the first primary", At: at})
 	return nil
@@ -324,6 +324,16 @@ func (s *State) last() *Transition {
 		return nil
 	}
 	return &s.History[len(s.History)-1]
+}
+
+// wasReady reports whether the last primary ever took writes.
+func (s *State) wasReady() bool {
+	for _, t := range slices.Backward(s.History) {
+		if t.To != "" {
+			return t.Timeline != 0
+		}
+	}
+	return false
 }
 
 // failures counts how often each node was elected and did not become ready, since one did.

@@ -48,9 +48,9 @@ func (e *Engine) suspicion() string {
 		}
 		return ""
 	}
-	ours := p.Epoch == s.Epoch
+	ours := p.Epoch == s.Epoch && !p.heard.Before(e.since) // before, it may not have been its own
 	switch {
-	case ours && p.GivesBack && p.Term == e.term:
+	case ours && e.givesBack(p.Report):
 		return because(name+" gave its lease back", p.Reason)
 	case ours && p.Postgres == ServerHung:
 		return because("PostgreSQL of "+name+" hangs", p.Reason)
@@ -104,7 +104,7 @@ func (e *Engine) lose(node string) {
 		return
 	}
 	p := e.peer(node)
-	p.lost, p.refused, p.probed = true, nil, time.Time{}
+	p.lost, p.spoke, p.refused, p.probed = true, 0, nil, time.Time{}
 	p.round++
 }
 

@@ -14,8 +14,10 @@ import (
 type race struct {
 	epoch   Epoch
 	began   time.Time // when the fence was seen to be committed
+	hunt    time.Time // when candidates were first looked for
 	decided time.Time // when it was proposed; zero if another leader did
 	sealed  map[string]Sealed
+	said    map[string]time.Time // when each answered
 	asked   map[string]time.Time // whom to seal was asked last, and when
 	enough  time.Time            // when enough had answered
 	chosen  time.Time            // when the election was proposed
@@ -36,6 +38,9 @@ func (e *Engine) succeed() {
 		e.handOver()
 		return
 	}
+	if e.race.hunt.IsZero() {
+		e.race.hunt = e.now
+	}
 	if e.now.Before(e.lease.until) {
 		e.proven(e.state.Primary)
 	}
@@ -55,11 +60,15 @@ func (e *Engine) seal() {
 
 func (e *Engine) sealOne(node string) {
 	r := &e.race
-	if _, done := r.sealed[node]; done || !e.again(r.asked[node], e.state.Settings.SealBudget) {
+	every := e.state.Settings.SealBudget
+	if !e.present(node) {
+		every = max(every, min(e.now.Sub(r.began)/4, time.Second))
+	}
+	if e.answered(node) || !e.again(r.asked[node], every) {
 		return
 	}
 	r.asked[node] = e.now
-	e.due(e.now.Add(e.state.Settings.SealBudget))
+	e.due(e.now.Add(every))
 	e.out = append(e.out, Seal{Node: node, Epoch: r.epoch})
 }
 
@@ -72,29 +81,46 @@ func (e *Engine) sealed(a SealAnswer) {
 		return
 	}
 	a.Sealed.Node = a.Node
-	e.race.sealed[a.Node] = a.Sealed
+	e.race.sealed[a.Node], e.race.said[a.Node] = a.Sealed, e.now
 	e.void(a.Node)
 }
 
-// answers returns who was sealed, by name. The last primary counts only where the others
-// are not enough without it: what it alone has was not acknowledged, or had better be lost
-// than waited for.
+// answered reports whether the node was sealed, and is still there.
+func (e *Engine) answered(node string) bool {
+	at, ok := e.race.said[node]
+	return ok && (e.present(node) || !e.due(at.Add(e.silence())))
+}
+
+// answers returns who was sealed, by name. Of a primary that was ready, the answer counts only
+// where the others are not enough without it: what it alone has was not acknowledged, or had
+// better be lost than waited for. One that never was ready is a standby like the others.
 func (e *Engine) answers() []Sealed {
 	var all, others []Sealed
 	for _, m := range e.data() {
-		a, ok := e.race.sealed[m.Name]
-		if !ok {
+		if !e.answered(m.Name) {
 			continue
 		}
+		a := e.race.sealed[m.Name]
 		all = append(all, a)
 		if m.Name != e.state.Primary {
 			others = append(others, a)
 		}
 	}
-	if e.state.SyncSet.Need() > 0 && !e.enough(others) && e.enough(all) {
+	if !e.state.wasReady() || e.state.SyncSet.Need() > 0 && !e.enough(others) && e.enough(all) {
 		return all
 	}
 	return others
+}
+
+// waiting reports whether one of the others has not answered yet.
+func (e *Engine) waiting(answers []Sealed) bool {
+	n := len(e.data()) - 1
+	for _, a := range answers {
+		if a.Node != e.state.Primary {
+			n--
+		}
+	}
+	return n > 0
 }
 
 // choose elects, once enough were sealed, the others had their time, and the last lease is
@@ -110,7 +136,7 @@ func (e *Engine) choose() {
 	if r.enough.IsZero() {
 		r.enough = e.now
 	}
-	if len(answers) < len(e.data())-1 && !e.due(r.enough.Add(s.Settings.SealBudget)) {
+	if e.waiting(answers) && !e.due(r.enough.Add(s.Settings.SealBudget)) {
 		return
 	}
 	ranked := e.rank(answers)
@@ -150,25 +176,33 @@ func (e *Engine) enough(answers []Sealed) bool {
 // has its chance first.
 func (e *Engine) choseLast(why string) {
 	s := e.state
-	if !e.due(e.race.began.Add(s.Settings.SealBudget)) {
+	if len(e.data()) > 1 && !e.due(e.race.hunt.Add(s.Settings.SealBudget)) {
 		return
 	}
-	e.warn("nobody", fmt.Sprintf("epoch %d has nobody who could take over: %s", s.Epoch, why))
-	p := e.peer(s.Primary)
-	a, promised := e.race.sealed[s.Primary]
-	back := promised && a.Err == "" || p.Postgres == ServerUp && p.Primary && p.Epoch == s.Epoch && p.Timeline >= s.Timeline
-	forcedTo := s.last().Forced && s.Switchover != nil && s.Switchover.To != s.Primary
-	if !back || !s.whole() || forcedTo || p.Postgres == ServerHung || !e.present(s.Primary) {
+	if !e.isBack() {
+		if e.due(e.race.hunt.Add(s.Settings.SealBudget)) {
+			e.warn("nobody", fmt.Sprintf("epoch %d has nobody who could take over: %s", s.Epoch, why))
+		}
 		return
 	}
 	if e.lease.holder != s.Primary && !e.due(e.lease.until) || !e.restedFor(s.Primary) {
 		return
 	}
 	elect := Elect{Node: s.Primary, Reason: s.Primary + " is back, and has all there is"}
-	if promised {
+	if a, promised := e.race.sealed[s.Primary]; promised {
 		elect.Sealed = []Sealed{a}
 	}
 	e.elect(elect)
+}
+
+// isBack reports whether the last primary shows that it could go on.
+func (e *Engine) isBack() bool {
+	s := e.state
+	p := e.peer(s.Primary)
+	a, promised := e.race.sealed[s.Primary]
+	runs := p.Postgres == ServerUp && p.Primary && p.Epoch == s.Epoch && p.Timeline >= s.Timeline
+	other := s.last().Forced && s.Switchover != nil && s.Switchover.To != s.Primary
+	return (promised && a.Err == "" || runs) && s.whole() && !other && p.Postgres != ServerHung && e.present(s.Primary)
 }
 
 // restedFor makes an epoch wait whose next candidate has failed before, longer each time.
@@ -225,15 +259,17 @@ func (e *Engine) eligible(a Sealed, all []Sealed) bool {
 	if s.last().Forced {
 		return s.Switchover == nil || s.Switchover.To == a.Node
 	}
+	if !m.Candidate() || a.Err != "" || a.Node == s.Primary && (!s.whole() || e.peer(a.Node).Postgres == ServerHung) {
+		return false
+	}
 	far := s.furthest(all)
 	switch {
+	case s.forked(a.Position) && a.Position.Timeline < far.Position.Timeline:
+		return false // it cannot fetch what far has
 	case s.Astray(a.Reign, a.Position):
 		return false
 	case a.Position.Timeline > s.Timeline && a.Reign != far.Reign:
 		return false // on a timeline that nobody was ready on, and that does not lead to far
-	}
-	if !m.Candidate() || a.Err != "" || a.Node == s.Primary && (!s.whole() || e.peer(a.Node).Postgres == ServerHung) {
-		return false
 	}
 	// It fetches what the others have before it is promoted.
 	return e.current(far.Position)

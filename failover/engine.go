@@ -27,7 +27,7 @@ type Report struct {
 	Streaming  bool               `json:"streaming"`  // a standby that receives WAL of Epoch's primary
 	Source     string             `json:"source,omitempty"`
 	StartedAt  time.Time          `json:"started_at"`           // of the postmaster, by its own clock
-	GivesBack  bool               `json:"gives_back"`           // a primary that does not want its lease any more: it confirms nothing from now on
+	GivesBack  bool               `json:"gives_back"`           // a primary that does not want its lease any more: it confirms nothing by it from now on
 	WantsLease bool               `json:"wants_lease"`          // asks for the lease of Epoch
 	Restarting time.Duration      `json:"restarting,omitempty"` // the companion will be away for this long, on purpose
 	Gate       GateState          `json:"gate"`

@@ -51,6 +51,7 @@ type peer struct {
 	good    time.Time         // when it was last heard to stream
 
 	lost    bool            // the connection to it broke, and nobody got through since
+	spoke   int             // how many reports came since
 	dead    bool            // proven: nothing of it runs any more
 	round   uint64          // of probes
 	probed  time.Time       // when the last were sent
@@ -195,7 +196,7 @@ func (e *Engine) enter() {
 	if e.race.epoch != e.state.Epoch {
 		decided := e.race.decided
 		e.race = race{epoch: e.state.Epoch, began: e.now, decided: decided, planned: true}
-		e.race.sealed, e.race.asked = map[string]Sealed{}, map[string]time.Time{}
+		e.race.sealed, e.race.said, e.race.asked = map[string]Sealed{}, map[string]time.Time{}, map[string]time.Time{}
 		e.gate, e.gateSince = SyncSet{}, 0
 	}
 	if e.state.Phase == PhaseElected {
@@ -380,10 +381,11 @@ func (e *Engine) hear(r Report) {
 	p.Report, p.heard, p.dead = r, e.now, false
 	p.round++ // what was seen before it says nothing now
 	p.refused = nil
+	if p.spoke++; p.spoke > 1 {
+		p.lost = false // the first one may have been under way
+	}
 	p.note(e.now)
-	if r.GivesBack && r.Term == e.term && (e.lease.run == 0 || e.lease.run == r.Run) {
-		// Of an older term it might be from before another leader's grant. Having acted
-		// on an assignment of this term, the node takes nothing of an older one.
+	if e.givesBack(r) {
 		e.void(r.Node)
 	}
 	e.assign(r.Node, r, e.grant(r))
@@ -425,6 +427,13 @@ func (e *Engine) grant(r Report) time.Duration {
 	return s.Settings.Lease
 }
 
+// givesBack reports whether the sender of r surely holds no lease any more. Of an older term
+// r might be from before another leader's grant; but having acted on an assignment of this
+// term, the node takes nothing of an older one. Nor can it speak for another run.
+func (e *Engine) givesBack(r Report) bool {
+	return r.GivesBack && r.Term == e.term && (e.lease.run == 0 || e.lease.run == r.Run)
+}
+
 // void notes that the node holds no lease any more.
 func (e *Engine) void(node string) {
 	if e.lease.holder == node {
@@ -455,7 +464,7 @@ func (e *Engine) move() {
 			best = m
 		}
 	}
-	if best.Name != "" && e.again(e.moved, max(5*s.Settings.Lease, 5*time.Second)) {
+	if best.Name != "" && e.due(e.led.Add(e.silence())) && e.again(e.moved, max(5*s.Settings.Lease, 5*time.Second)) {
 		e.moved = e.now
 		e.out = append(e.out, Transfer{best.Name})
 	}

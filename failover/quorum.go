@@ -26,8 +26,8 @@ func (s SyncSet) Equal(t SyncSet) bool { return s.K == t.K && slices.Equal(s.Mem
 // covers reports whether what a primary confirms by gate is sure to be found by an election
 // that asks for Need of s: of any K of the gate, together with the primary, K of s are part.
 func (s SyncSet) covers(gate SyncSet, primary string) bool {
-	if gate.K > len(gate.Members) {
-		return true // it confirms nothing
+	if s.K == 0 || gate.K > len(gate.Members) {
+		return true // no election looks for it, or it confirms nothing
 	}
 	sure := gate.K - outside(gate, s)
 	if s.Has(primary) {

@@ -96,6 +96,7 @@ type simNode struct {
 	promoting    bool
 	engine       *Engine
 	timer        uint64
+	slow         int // how many of its turns it sleeps through
 }
 
 // clock is what the node's clock shows.
@@ -362,10 +363,25 @@ func (n *simNode) crash() {
 		n.up(time.Duration(200+n.w.rng.IntN(800)) * time.Millisecond)
 	case n.w.rng.IntN(2) == 0:
 		n.gaveBack, n.leaseUntil = n.promised, 0
+		n.comeBack()
 	default:
 		n.up(time.Duration(50+n.w.rng.IntN(500)) * time.Millisecond)
 	}
 	n.report()
+}
+
+// comeBack has a companion that gave its lease back try again, if nobody has taken over.
+func (n *simNode) comeBack() {
+	run, epoch := n.run, n.promised
+	n.w.after(time.Duration(100+n.w.rng.IntN(1500))*time.Millisecond, func() {
+		n.w.on(n, func() {
+			if n.run == run && n.promised == epoch && n.leads() && n.as.Phase == PhaseReady {
+				n.gaveBack = 0
+				n.up(0)
+				n.report()
+			}
+		})
+	})
 }
 
 // turn is what happens by itself every few milliseconds: writes, replication and confirmations.
@@ -375,6 +391,9 @@ func (n *simNode) turn() {
 	}
 	if n.alive() && n.serves() && !n.standby && n.leads() {
 		n.confirm()
+	}
+	if n.slow > 0 && n.w.chaos && n.w.rng.IntN(n.slow) > 0 {
+		return
 	}
 	if n.alive() && n.serves() && n.standby && n.as.Epoch == n.promised && n.as.Primary.Name != "" && !n.leads() {
 		n.pull()
@@ -415,7 +434,7 @@ func (n *simNode) confirm() {
 		at = n.flushedBy(g)
 	}
 	n.gate.Settled = n.gate.Set.K == 0 || at >= n.gate.Changed && at > 0
-	if n.leased() && n.gate.Changed > 0 && at > n.acked {
+	if (n.leased() || n.w.flaw == flawNoLease) && n.gate.Changed > 0 && at > n.acked {
 		n.acked = at
 		n.w.acknowledge(n, place{n.at.branch, at})
 	}

@@ -21,6 +21,8 @@ type world struct {
 	nodes  []*simNode
 	chaos  bool // as long as it is set, things go wrong
 	wild   bool // the network too
+	late   int  // one of so many messages is
+	pause  int  // at most so many milliseconds pass between two harms
 	cut    map[[2]string]bool
 
 	states []*State // all that were ever committed, oldest first
@@ -100,7 +102,7 @@ func (w *world) send(from, to *simNode, f func()) {
 	}
 	for range times {
 		d := time.Duration(200+w.rng.IntN(3000)) * time.Microsecond
-		if w.wild && w.rng.IntN(60) == 0 {
+		if w.wild && w.rng.IntN(w.late) == 0 {
 			d = time.Duration(w.rng.IntN(3000)) * time.Millisecond
 		}
 		w.after(d, func() {
@@ -116,11 +118,17 @@ func (w *world) call(from, to *simNode, request func(answer func(Input)), lost I
 	run, answered := from.run, false
 	w.send(from, to, func() {
 		request(func(in Input) {
-			w.send(to, from, func() {
-				if from.run == run {
-					answered = true
-					w.step(from, in)
-				}
+			late := time.Duration(0)
+			if w.wild && w.rng.IntN(1+w.late/4) == 0 {
+				late = time.Duration(w.rng.IntN(4000)) * time.Millisecond
+			}
+			w.after(late, func() {
+				w.send(to, from, func() {
+					if from.run == run {
+						answered = true
+						w.step(from, in)
+					}
+				})
 			})
 		})
 	})
@@ -229,6 +237,7 @@ func (w *world) committed(c Command, next *State) {
 	}
 	w.states = append(w.states, next)
 	w.checkLog(before, c, next)
+	w.ambush(c)
 	for _, n := range w.nodes {
 		run := n.run
 		w.after(time.Duration(w.rng.IntN(3000))*time.Microsecond, func() {
@@ -258,9 +267,6 @@ func (w *world) hear(to *simNode, r Report, sent time.Duration) {
 			if to.run != run {
 				return
 			}
-			if w.flaw == flawTrustsOldReports {
-				r.Term = to.engine.term
-			}
 			if w.flaw == flawNotSettled && r.Gate.Set.Equal(to.engine.gate) {
 				r.Gate.Settled = true
 				r.Term, r.Number = to.engine.term, to.engine.number
@@ -285,10 +291,6 @@ func (w *world) step(n *simNode, in Input) { w.stepSent(n, in, 0) }
 
 // stepSent has an engine take a step, and does what it wants. sent is when the report was sent.
 func (w *world) stepSent(n *simNode, in Input, sent time.Duration) {
-	if a, ok := in.(SealAnswer); ok && w.flaw == flawOldSeals && n.engine.term != 0 {
-		a.Epoch = n.engine.state.Epoch
-		in = a
-	}
 	if o, ok := in.(Observed); ok && w.flaw == flawDeadIfSilent {
 		o.Companion, o.Postgres = DialledRefused, DialledRefused
 		in = o

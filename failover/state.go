@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"slices"
 	"time"
 
 	"github.com/heliosdb/helios/wal"
@@ -106,6 +107,7 @@ type State struct {
 	// LongestLease is the longest that may have been granted since the last election.
 	LongestLease time.Duration `json:"longest_lease"`
 
+	Origin    wal.Timeline `json:"origin"`     // that of the first primary
 	Timeline  wal.Timeline `json:"timeline"`   // of the last epoch that was ready
 	SwitchLSN wal.LSN      `json:"switch_lsn"` // where Timeline began; 0 if it is the first
 
@@ -132,9 +134,15 @@ func (s *State) Member(name string) (Member, bool) {
 // over since. Its timeline then says nothing: the cluster may have given the number away
 // again, or never have come to it.
 func (s *State) Astray(reign Epoch, p wal.Position) bool {
-	var before wal.Timeline // of the last epoch before reign that was ready
+	var before wal.Timeline // of the last epoch before reign that was ready, or of the first of all
 	later := false
+	if reign == 0 {
+		return false // not told
+	}
 	for _, t := range s.History {
+		if t.Epoch == 1 {
+			before = s.Origin
+		}
 		switch {
 		case t.Timeline == 0:
 		case t.Epoch < reign:
@@ -146,6 +154,13 @@ func (s *State) Astray(reign Epoch, p wal.Position) bool {
 		}
 	}
 	return later && before != 0 && p.Timeline > before
+}
+
+// forked reports whether p lies past the beginning of a later timeline of the cluster.
+func (s *State) forked(p wal.Position) bool {
+	return slices.ContainsFunc(s.History, func(t Transition) bool {
+		return t.Timeline > p.Timeline && t.SwitchLSN != 0 && p.LSN > t.SwitchLSN
+	})
 }
 
 // A Transition is how one epoch came to be, or failed to.

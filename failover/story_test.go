@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"maps"
@@ -32,7 +33,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the engine does into testd
 //	n1 primary|standby|down|hung|starting key=value …   a report, and what its next ones say
 //	late n1 …                 the same report, as an old run or an old number would bring it: run=, seq=
 //	lost n1 / observed n1 by n2 refused refused
-//	sealed n2 1:5000 key=value / sealed n2 err why …
+//	sealed n2 1:5000 key=value / sealed n2 err why …    keys: epoch, replay, reign, or why it is no candidate
 //	stopped 1:5000 / stopped err why / prepared / prepared err why
 //	promoted 2 5000 / promoted err why
 //	commit / refuse why       what becomes of what was proposed
@@ -118,6 +119,7 @@ func (s *stage) happen(line string) {
 		s.build(line, words[0] == "cluster", words[1:])
 	case "leads":
 		s.term++
+		s.proposed = nil
 		s.engine = New(words[1])
 		s.step(Leads{Term: s.term, State: s.log})
 	case "follows":
@@ -406,11 +408,13 @@ func (s *stage) seal(line string, words []string) {
 		return
 	}
 	a.Sealed.Position = s.position(line, words[1])
-	a.Sealed.ReplayLSN = a.Sealed.Position.LSN
+	a.Sealed.ReplayLSN, a.Sealed.Reign = a.Sealed.Position.LSN, 1
 	for _, word := range words[2:] {
 		switch key, value, _ := strings.Cut(word, "="); key {
 		case "epoch":
 			a.Epoch = Epoch(s.number(line, value))
+		case "reign":
+			a.Sealed.Reign = Epoch(s.number(line, value))
 		case "replay":
 			a.Sealed.ReplayLSN = wal.LSN(s.number(line, value))
 		default:
@@ -646,7 +650,7 @@ func tell(c Command) string {
 		for _, a := range c.Elect.Sealed {
 			by = append(by, fmt.Sprintf("%s at %s", a.Node, a.Position))
 		}
-		return fmt.Sprintf("elect %s in epoch %d: %s; of %s", c.Elect.Node, c.Elect.Epoch, c.Elect.Reason, strings.Join(by, ", "))
+		return fmt.Sprintf("elect %s in epoch %d: %s; of %s", c.Elect.Node, c.Elect.Epoch, c.Elect.Reason, cmp.Or(strings.Join(by, ", "), "nobody"))
 	case c.Ready != nil:
 		return fmt.Sprintf("ready in epoch %d on timeline %s from %s", c.Ready.Epoch, c.Ready.Timeline, c.Ready.SwitchLSN)
 	case c.SyncSet != nil:

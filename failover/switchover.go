@@ -142,6 +142,10 @@ func (e *Engine) follow() {
 	e.sealOne(to)
 	a, ok := r.sealed[to]
 	if !ok {
+		if e.due(e.led.Add(e.silence())) && !e.present(to) {
+			r.giveUp = to + " is not heard of any more"
+			e.goOn()
+		}
 		return
 	}
 	if a.Err != "" {

@@ -74,6 +74,16 @@ func (c *companion) close() error {
 
 // assemble makes a companion, and begins nothing but the consensus.
 func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (*companion, error) {
+	for _, dir := range []*string{&cfg.TLS, &cfg.PGData, &cfg.State} {
+		if *dir == "" {
+			continue
+		}
+		absolute, err := filepath.Abs(*dir)
+		if err != nil {
+			return nil, err
+		}
+		*dir = absolute
+	}
 	w := wiring{cfg: cfg, log: log.With("node", cfg.Name)}
 	if err := w.secrets(); err != nil {
 		return nil, err
@@ -168,7 +178,14 @@ func (w *wiring) agent(l net.Listener, state func() *failover.State) (*agent.Age
 	if wal.TrustAll = w.cfg.Insecure; wal.TrustAll {
 		w.log.Warn("whoever reaches this port can read all data, and order a failover: insecure is on", "listen", w.cfg.Listen)
 	}
+	var hba []string
+	var role string
+	if w.cfg.TLS != "" {
+		role = certs.NodeName
+		hba = []string{"hostssl replication " + role + " all cert", "hostssl postgres " + role + " all cert", "hostssl all all all scram-sha-256"}
+	}
 	return agent.New(agent.Config{
+		HBA: hba, Role: role, Certificates: w.cfg.TLS,
 		Name: w.cfg.Name, DataDir: w.cfg.PGData, StateDir: w.cfg.State, State: state, Binaries: binaries,
 		Host: listen, Port: port, Superuser: w.cfg.Superuser,
 		Self: w.cfg.Member(), Listener: l, RelayAddr: w.cfg.Advertise, Relay: wal,

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/lag/stats"
 	"github.com/heliosdb/helios/server/api"
 	"github.com/heliosdb/helios/topology"
 )
@@ -39,7 +40,7 @@ func startFake(t *testing.T) *fakeCompanion {
 	mux.HandleFunc("GET /v1/settings", func(w http.ResponseWriter, _ *http.Request) {
 		f.tell(w, api.SettingsOf(failover.DefaultSettings()))
 	})
-	mux.HandleFunc("GET /v1/lag", func(w http.ResponseWriter, _ *http.Request) { f.tell(w, map[string]int{"n2": 12}) })
+	mux.HandleFunc("GET /v1/lag", func(w http.ResponseWriter, _ *http.Request) { f.tell(w, wellLag()) })
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, _ *http.Request) { f.tell(w, wellHistory()) })
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		f.tell(w, api.Health{Node: "n1", Role: "primary", Epoch: 4, LeaseMS: 1500})
@@ -74,6 +75,14 @@ func wellOverview() api.Overview {
 			{Name: "w", Companion: "127.0.0.1:97", Witness: true},
 		},
 	}
+}
+
+// wellLag is what is measured of a replica, and of one that nobody hears.
+func wellLag() stats.Report {
+	return stats.Report{Primary: "n1", Replicas: []stats.ReplicaReport{{
+		Name: "n2", LagMS: new(12.0), BehindBytes: new(uint64(4096)), Trend: 3,
+		OneMinute: stats.Quantiles{Samples: 9, P50: 10, P95: 15, P99: 1500}, TenMinutes: stats.Quantiles{Samples: 90, P50: 11, P95: 16, P99: 2000},
+	}}}
 }
 
 // wellHistory is a failover, and a switchover that was given up.
@@ -339,8 +348,8 @@ func TestTablesSayWhatTheCompanionTold(t *testing.T) {
 			"└─ n2  replica  up  postgres db2:5432  companion 127.0.0.1:17  leads  priority 5; zone eu1a\n",
 			"·  w  witness  up  companion 127.0.0.1:97\n", "3 vote (n1, n2, w), 2 are needed\n",
 		},
-		"lag":           {"REPLICA  STATE  LAG   RECV  REPLAY  STREAMING  LSN\nn2       up     12ms  0     4096 B  yes        0/4000\n"},
-		"lag --json":    {`"n2": 12`},
+		"lag":           {"REPLICA  LAG   BEHIND  TREND   1 MIN P50/P95/P99  10 MIN          1 H\nn2       12ms  4096 B  +3ms/s  10ms/15ms/1.5s     11ms/16ms/2.0s  -\n"},
+		"lag --json":    {`"lag_ms": 12,`},
 		"history":       {"failover    n2    n1      3   12      3      20    4      80       119    n2 is dead\n", "nobody  -   0       0      0     0      0        0      by order; given up: it did not stop\n"},
 		"replicas list": {"n2      127.0.0.1:17  db2:5432  yes    yes        yes   5         eu1a\n", "w       127.0.0.1:97  -         yes    no         no    0         -\n"},
 		"settings show": {"lease             2s     2s           how long a primary"},

@@ -110,7 +110,7 @@ func writeStatus(w io.Writer, o *api.Overview, seen map[string]api.Health) error
 		if h, ok := seen[m.Name]; ok {
 			epoch.text = strconv.FormatUint(uint64(h.Epoch), 10)
 			if h.LeaseMS > 0 {
-				lease.text = age(time.Duration(h.LeaseMS * float64(time.Millisecond)))
+				lease.text = age(inTime(h.LeaseMS))
 			}
 			if h.Epoch != o.Epoch {
 				epoch.shade = warnShade

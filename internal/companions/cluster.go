@@ -33,13 +33,14 @@ type Options struct {
 	Command func(args ...string) *exec.Cmd
 	// Place changes where a node is before it is started; nil leaves it on 127.0.0.1.
 	Place func(n *Node) error
-	// Dial opens connections to nodes that this process does not reach by itself.
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Trust are addresses, such as 10.0.0.0/8, from which servers let everybody in
 	// without a password. From this machine they always do.
 	Trust string
 	// Output takes what companions say.
 	Output func(node string) io.Writer
+	// Dial reaches the nodes if they were placed where this process is not; nil
+	// dials as usual.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // A Cluster is a number of nodes.
@@ -77,8 +78,10 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{opts: o, dir: dir}
-	c.client = &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: c.Dial}}
+	c := &Cluster{opts: o, dir: dir, client: &http.Client{
+		Timeout:   time.Second,
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: o.Dial},
+	}}
 	if err := c.start(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -176,6 +179,10 @@ func (n *Node) Start() error {
 	if n.wrap != nil {
 		n.wrap(cmd)
 	}
+	if cmd.SysProcAttr == nil {
+		// An interrupt typed at the terminal is for us, who then end the companion.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	}
 	done := make(chan struct{})
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -189,6 +196,10 @@ func (n *Node) Start() error {
 	})
 	return nil
 }
+
+// ErrRemains is in the error of a Close, or of a Start that failed, if something of
+// the cluster may be left.
+var ErrRemains = errors.New("not everything is removed")
 
 // Close ends everything and removes it.
 func (c *Cluster) Close() error {
@@ -208,7 +219,12 @@ func (c *Cluster) Close() error {
 			}
 		}
 	}
-	return errors.Join(errors.Join(errs...), os.RemoveAll(c.dir))
+	// What a companion has started, such as initdb, does not end with it.
+	errs = append(errs, endPrograms(c.dir))
+	if err := errors.Join(append(errs, os.RemoveAll(c.dir))...); err != nil {
+		return fmt.Errorf("%w: %w", ErrRemains, err)
+	}
+	return nil
 }
 
 // Node returns the node of that name.

@@ -19,9 +19,14 @@ func (p *Picture) Findings() []Finding {
 	} {
 		all = append(all, check(p)...)
 	}
+	for i := range all {
+		all[i].What = onOneLine.Replace(all[i].What) // errors of pgx have several
+	}
 	slices.SortStableFunc(all, func(a, b Finding) int { return cmp.Compare(rank(a.Severity), rank(b.Severity)) })
 	return all
 }
+
+var onOneLine = strings.NewReplacer("\n\t", " ", "\n", "; ")
 
 func rank(s Severity) int { return slices.Index([]Severity{Problem, Note}, s) }
 
@@ -162,7 +167,7 @@ func members(p *Picture) []Finding {
 		at := slices.IndexFunc(p.Overview.Bulletin.Nodes, nodeNamed(m.Name))
 		switch {
 		case p.away(m.Name): // that is told already
-		case at < 0 || p.Overview.Bulletin.Nodes[at].State == "unknown":
+		case at < 0 || p.Overview.Bulletin.Nodes[at].State == stateUnknown:
 			found = append(found, Finding{
 				Code: "never_heard", Severity: Problem, Node: m.Name,
 				What: "the leader has not heard of it",
@@ -175,6 +180,9 @@ func members(p *Picture) []Finding {
 	}
 	return found
 }
+
+// stateUnknown is the state of a node that the leader does not hear of.
+const stateUnknown = "unknown"
 
 // away reports whether a member's companion does not answer.
 func (p *Picture) away(name string) bool {

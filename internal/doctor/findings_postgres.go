@@ -125,7 +125,7 @@ func here(p *Picture) []Finding {
 	var found []Finding
 	for _, problem := range p.Local.Problems {
 		told := slices.ContainsFunc(askedBySQL, func(name string) bool { return strings.Contains(problem.What, name) })
-		if told && (p.Servers != nil || strings.Contains(problem.What, askedBySQL[0])) {
+		if told && (p.Overview != nil && p.Servers != nil || strings.Contains(problem.What, askedBySQL[0])) {
 			continue
 		}
 		why := "replication or failover will not work as it should"

@@ -94,8 +94,8 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 			"wrong_credentials", "n2", "PostgreSQL at n2:5432 refuses the login: failed to connect: ", "pg_hba.conf",
 		},
 		"PostgreSQL that does not answer": {
-			func(p *Picture) { p.Servers[1].Err = errors.New("no answer within 5s") },
-			"unreachable_postgres", "n2", "PostgreSQL does not answer at n2:5432", "listen_addresses",
+			func(p *Picture) { p.Servers[1].Err = errors.New("failed to connect:\n\tn2:5432: no answer within 5s") },
+			"unreachable_postgres", "n2", "PostgreSQL does not answer at n2:5432: failed to connect: n2:5432: no answer", "listen_addresses",
 		},
 		"no wal_log_hints": {
 			func(p *Picture) { p.Servers[1].Settings["wal_log_hints"] = "off" },

@@ -54,20 +54,20 @@ func Look(ctx context.Context, r Request) *Picture {
 	return p
 }
 
-// How long a cluster may be without a leader before that is worth telling: an election
-// takes no longer.
+// How long something may go on before it is worth telling: an election, and the first
+// moments of a primary, take no longer.
 const (
-	electing   = 3 * time.Second
+	passing    = 3 * time.Second
 	askedAgain = 200 * time.Millisecond
 )
 
-// overviewOf asks until somebody leads, but not for long.
+// overviewOf asks until nothing goes on that is over in a moment, but not for long.
 func overviewOf(ctx context.Context, c *client.Client) (*api.Overview, error) {
-	patience := time.NewTimer(electing)
+	patience := time.NewTimer(passing)
 	defer patience.Stop()
 	for {
 		o, err := c.Cluster(ctx)
-		if err != nil || o.Leader.Name != "" {
+		if err != nil || calm(o) {
 			return o, err
 		}
 		select {
@@ -78,6 +78,25 @@ func overviewOf(ctx context.Context, c *client.Client) (*api.Overview, error) {
 			return o, nil
 		}
 	}
+}
+
+// calm reports whether nothing goes on that is over in a moment: somebody leads who has
+// heard of every member, and those that are replicas receive WAL.
+func calm(o *api.Overview) bool {
+	if o.Leader.Name == "" || o.Bulletin == nil {
+		return false
+	}
+	for _, m := range o.Members {
+		at := slices.IndexFunc(o.Bulletin.Nodes, nodeNamed(m.Name))
+		if at < 0 {
+			return false
+		}
+		n := &o.Bulletin.Nodes[at]
+		if n.State == stateUnknown || n.State == "starting" || n.Role == "replica" && n.State == "up" && !n.Streaming {
+			return false
+		}
+	}
+	return true
 }
 
 // lookAtCompanions asks each member's companion, and that one only.
@@ -284,7 +303,12 @@ func (l *Local) lookAtServer(ctx context.Context, i *pgctl.Instance, nodes int, 
 	if err == nil && running {
 		l.Problems, err = i.Check(ctx, pgctl.CheckOptions{Nodes: nodes, Gate: ourStandby})
 	}
-	l.ControlErr = err
+	if err != nil {
+		l.Problems = append(l.Problems, pgctl.Problem{
+			What: "cannot be asked: " + err.Error(), Fatal: true,
+			Hint: "as the user who owns the data directory, look into PostgreSQL's log; if it is starting, wait",
+		})
+	}
 }
 
 // addDisk looks at the room where dir is, or will be.

@@ -20,8 +20,9 @@ import (
 // account is the user that servers run as and that owns their files.
 type account struct {
 	uid, gid int
-	change   bool   // this process is root and has to become that user
-	password string // for a tool that connects somewhere
+	groups   []uint32 // supplementary
+	change   bool     // this process is root and has to become that user
+	password string   // for a tool that connects somewhere
 }
 
 // withPassword returns the account with a password that its tools connect with.
@@ -43,6 +44,12 @@ var serverUser = sync.OnceValues(func() (account, error) {
 	if err != nil {
 		return account{}, fmt.Errorf("pgctl: root cannot run a server, and there is neither a user postgres nor nobody: %w", err)
 	}
+	return accountOf(u)
+})
+
+// accountOf returns the account of a user that root becomes. Its groups count as well: on
+// Debian one of them lets the server read its TLS key.
+func accountOf(u *user.User) (account, error) {
 	uid, err := strconv.Atoi(u.Uid)
 	if err != nil {
 		return account{}, err
@@ -51,8 +58,36 @@ var serverUser = sync.OnceValues(func() (account, error) {
 	if err != nil {
 		return account{}, err
 	}
-	return account{uid: uid, gid: gid, change: true}, nil
-})
+	a := account{uid: uid, gid: gid, change: true}
+	groups, err := u.GroupIds()
+	if err != nil {
+		return a, nil //nolint:nilerr // where nobody can say, there are none but its own
+	}
+	for _, g := range groups {
+		if n, err := strconv.ParseUint(g, 10, 32); err == nil {
+			a.groups = append(a.groups, uint32(n))
+		}
+	}
+	return a, nil
+}
+
+// ownerOf is serverUser for a data directory that may be another user's: root
+// runs its server as that one.
+func ownerOf(dir string) (account, error) {
+	info, err := os.Stat(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return serverUser()
+	}
+	uid := info.Sys().(*syscall.Stat_t).Uid
+	if uid == 0 {
+		return serverUser()
+	}
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return account{}, fmt.Errorf("pgctl: owner of %s: %w", dir, err)
+	}
+	return accountOf(u)
+}
 
 // MakeTempDir makes a directory for servers whose data is worth nothing. The
 // server's user owns and can reach it, which is not so below testing.T.TempDir
@@ -165,7 +200,7 @@ func (a account) prepare(cmd *exec.Cmd) {
 	// An interrupt typed at the terminal is for us, who then stop the server.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if a.change {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid), Groups: a.groups}
 	}
 	for _, kv := range os.Environ() {
 		switch {

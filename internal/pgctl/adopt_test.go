@@ -171,3 +171,21 @@ func TestAStartGoesOnWhenNobodyWaits(t *testing.T) {
 	}
 	ok(t, i.AwaitReady(ctx))
 }
+
+func TestRootRunsAServerAsTheOwnerOfItsData(t *testing.T) {
+	dir := t.TempDir()
+	got, err := ownerOf(dir)
+	ok(t, err)
+	want, err := serverUser()
+	ok(t, err)
+	if got.uid != want.uid || got.gid != want.gid {
+		t.Errorf("ownerOf our own directory = %+v, want %+v", got, want)
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	ok(t, os.Chown(dir, 1, 1)) // daemon, everywhere
+	if got, err := ownerOf(dir); err != nil || got.uid != 1 || !got.change {
+		t.Errorf("ownerOf a directory of user 1 = %+v, %v", got, err)
+	}
+}

@@ -62,9 +62,13 @@ func walEndOf(ctx context.Context, t testing.TB, i *Instance) wal.Position {
 	return end
 }
 
+// streaming asks a primary how many replicas a fast stop waits for.
+const streaming = "SELECT count(*)::text FROM pg_stat_replication WHERE state = 'streaming'"
+
 func TestFastStopTellsWhereTheLogEnds(t *testing.T) {
 	ctx := waiting(t)
 	primary, replica := startedPair(ctx, t)
+	await(ctx, t, primary, streaming, "1")
 	run(ctx, t, primary, "INSERT INTO t SELECT generate_series(1, 1000)")
 	end, err := primary.FastStop(ctx)
 	ok(t, err)

@@ -70,7 +70,11 @@ func New(cfg Config) (*Instance, error) {
 	if !filepath.IsAbs(cfg.Dir) {
 		return nil, fmt.Errorf("pgctl: data directory %q is not an absolute path", cfg.Dir)
 	}
-	user, err := serverUser()
+	owner := serverUser
+	if cfg.Detached {
+		owner = func() (account, error) { return ownerOf(cfg.Dir) }
+	}
+	user, err := owner()
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // patience bounds every wait for a real server.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // newInstance describes a server in a directory of its own and ends it with the
 // test.

@@ -138,7 +138,7 @@ func scanLog(ctx context.Context, dir *walfile.Dir, c ControlData, h wal.History
 		d.Feed(chunk[:n])
 		for r := d.Next(); r != nil; r = d.Next() {
 			if r.LSN >= c.Redo {
-				end = wal.Position{Timeline: ownerOf(h, t, r.LSN), LSN: r.End}
+				end = wal.Position{Timeline: writerOf(h, t, r.LSN), LSN: r.End}
 			}
 		}
 		if _, unknown := errors.AsType[*wal.VersionError](d.Err()); unknown {
@@ -169,8 +169,8 @@ func room(h wal.History, t wal.Timeline, at wal.LSN) int {
 	return scanChunk
 }
 
-// ownerOf returns the timeline that wrote a position of the past of t.
-func ownerOf(h wal.History, t wal.Timeline, at wal.LSN) wal.Timeline {
+// writerOf returns the timeline that wrote a position of the past of t.
+func writerOf(h wal.History, t wal.Timeline, at wal.LSN) wal.Timeline {
 	for _, s := range slices.Backward(h) {
 		if s.Timeline <= t && s.LSN <= at {
 			return s.Timeline

@@ -40,12 +40,14 @@ type Agent struct {
 	look    chan struct{}  // holds one: the server is to be asked at once
 	started chan struct{}  // holds one: there is a server whose end is to be noticed
 	running sync.WaitGroup // what goes on when a method has returned
+	ending  chan struct{}  // closed when Run ends
 
 	anew atomic.Bool // the data directory is to be made anew
 
 	source  sync.Mutex    // held while the relay's source is changed
 	sourced string        // guarded by source; what it was changed to
 	follows atomic.Uint64 // the epoch for which that was
+	turns   atomic.Int64  // how often the walreceiver was brought back
 
 	mu        sync.Mutex
 	as        failover.Assignment
@@ -83,7 +85,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, clock: cfg.Clock, run: rand.Uint64() | 1, pg: pg, lease: new(Lease), promises: promises,
-		hands: make(chan struct{}, 1), wake: make(chan struct{}, 1), look: make(chan struct{}, 1), started: make(chan struct{}, 1),
+		hands: make(chan struct{}, 1), wake: make(chan struct{}, 1), look: make(chan struct{}, 1), started: make(chan struct{}, 1), ending: make(chan struct{}),
 		state: failover.ServerDown, changed: make(chan struct{}), downSince: cfg.Clock(), back: true,
 	}
 	a.probing, a.acting = newParked(pg.Connect), newParked(pg.Connect)
@@ -156,6 +158,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.leave(context.WithoutCancel(ctx))
 	stopRelay()
 	parts.Wait()
+	close(a.ending)
 	a.running.Wait()
 	a.probing.drop()
 	a.acting.drop()
@@ -169,8 +172,11 @@ func (a *Agent) adopt(ctx context.Context) error {
 		return nil
 	}
 	running, err := a.pg.Adopt(ctx)
-	if err != nil || !running {
+	if err != nil {
 		return err
+	}
+	if !running {
+		return a.readStopped(ctx)
 	}
 	a.begun()
 	if err := a.ask(ctx); err != nil { // it may be recovering: the health check goes on asking
@@ -178,6 +184,21 @@ func (a *Agent) adopt(ctx context.Context) error {
 	}
 	return nil
 }
+
+// readStopped learns from its files what a server is that does not run.
+func (a *Agent) readStopped(ctx context.Context) error {
+	c, err := a.pg.ControlData(ctx)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.facts = facts{SystemID: c.SystemID, Timeline: max(c.Timeline, c.MinRecovery.Timeline), LSN: max(c.Checkpoint, c.MinRecovery.LSN), Recovery: a.isReplica()}
+	return nil
+}
+
+// isReplica reports whether the server starts as a standby.
+func (a *Agent) isReplica() bool { return exists(filepath.Join(a.cfg.DataDir, "standby.signal")) }
 
 // leave takes the gate off, if that is wanted: until the next start of a
 // companion commits then wait for nobody.
@@ -219,6 +240,22 @@ func poke(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// later does something that nobody waits for but Run, whose end cuts it short.
+func (a *Agent) later(ctx context.Context, f func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a.running.Go(func() {
+		defer cancel()
+		f(ctx)
+	})
+	a.running.Go(func() {
+		select {
+		case <-a.ending:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 }
 
 // tell has the leader told at once.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"path/filepath"
 	"time"
@@ -35,8 +36,19 @@ type Config struct {
 	Binaries  pgctl.Binaries
 	Host      string // addresses that a server listens on which Found or CloneFrom makes; "" for 127.0.0.1
 	Port      int    // of PostgreSQL; 0 leaves it what the server's configuration says
-	SocketDir string // of PostgreSQL; "" leaves it what the configuration says
-	Superuser string // connects by the Unix socket without a password; "" for postgres
+	SocketDir string // of PostgreSQL; "" leaves it what the configuration says, and is the data directory of a new server
+	// Settings are those of all servers of the cluster besides what replication
+	// needs, such as ssl = on.
+	Settings map[string]string
+	// HBA are lines that a server which Found makes gets at the end of pg_hba.conf:
+	// who may come from other machines.
+	HBA []string
+	// Certificates is a directory with ca.crt, node.crt and node.key: a server that
+	// Found or CloneFrom makes speaks TLS with them, and gets Role, who replicates and
+	// rewinds. "" is for plain text.
+	Certificates string
+	Role         string
+	Superuser    string // connects by the Unix socket without a password; "" for postgres
 
 	Self      failover.Member
 	Listener  net.Listener // where subscribers of the relay come in; nil for none
@@ -106,10 +118,7 @@ const gateName = "helios"
 // settings returns what every server of a cluster is run with. It is the same on
 // all nodes, whatever they are at the moment: a promoted one starts gated.
 func (c Config) settings() map[string]string {
-	return map[string]string{
-		"wal_level":                    "replica",
-		"hot_standby":                  "on",
-		"wal_log_hints":                "on",
+	set := map[string]string{
 		"max_wal_senders":              "32",
 		"max_replication_slots":        "32",
 		"wal_keep_size":                "1GB", // instead of slots: what a standby misses while it is away, and pg_rewind reads
@@ -117,7 +126,13 @@ func (c Config) settings() map[string]string {
 		"wal_receiver_timeout":         "10s",
 		"wal_receiver_status_interval": "1s",
 		"wal_sender_timeout":           "30s",
-		"recovery_target_timeline":     "latest",
-		"synchronous_standby_names":    gateName,
 	}
+	maps.Copy(set, c.Settings)
+	maps.Copy(set, map[string]string{
+		"hot_standby":               "on",
+		"wal_log_hints":             "on",
+		"recovery_target_timeline":  "latest",
+		"synchronous_standby_names": gateName,
+	})
+	return set
 }

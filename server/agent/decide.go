@@ -18,6 +18,7 @@ type view struct {
 	running   bool // the postmaster lives
 	known     bool // the server has said since its start what it is
 	diverged  bool // a standby past the fork
+	unproven  bool // its log may be that of a primary which never was ready
 	stopped   bool // was stopped because the leader of this epoch said so
 	answered  bool // as answers a report that told that the server does not run
 	downFor   time.Duration
@@ -99,6 +100,8 @@ func decideStandby(v view) step {
 		return stepNone
 	case v.as.Clone:
 		return stepClone
+	case v.running && !v.diverged && v.unproven && v.as.Phase != failover.PhaseReady:
+		return stepNone // once it follows, its log counts as the epoch's
 	case v.running && !v.diverged:
 		return stepFollow
 	case v.as.Phase == failover.PhaseReady:

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/failover"
@@ -83,6 +82,13 @@ func (a *Agent) sourceFrom(epoch failover.Epoch, m failover.Member) error {
 
 // follow keeps a standby behind the primary.
 func (a *Agent) follow(ctx context.Context, as failover.Assignment) error {
+	a.mu.Lock()
+	at := a.facts.position()
+	a.mu.Unlock()
+	if a.isAstray(at) {
+		a.quarantine(ctx, as)
+		return nil
+	}
 	if err := a.sourceFrom(as.Epoch, as.Primary); err != nil {
 		return err
 	}
@@ -90,13 +96,11 @@ func (a *Agent) follow(ctx context.Context, as failover.Assignment) error {
 		a.quarantine(ctx, as)
 		return nil
 	}
+	a.lead(ctx)
 	if err := a.point(ctx, a.conninfoTo(as.Primary)); err != nil {
 		return err
 	}
-	if err := a.ensure(ctx); err != nil {
-		return err
-	}
-	return a.lead(ctx)
+	return a.ensure(ctx)
 }
 
 // conninfoTo returns the primary_conninfo of a standby of m: the own relay, and
@@ -104,7 +108,7 @@ func (a *Agent) follow(ctx context.Context, as failover.Assignment) error {
 func (a *Agent) conninfoTo(m failover.Member) string {
 	// A silent upstream is left soon, so that the next one is tried.
 	return a.conninfo(a.cfg.RelayAddr, m.Postgres) + " application_name=" + quoteConninfo(a.cfg.Name) +
-		" connect_timeout=3 keepalives_idle=5 keepalives_interval=2 keepalives_count=2"
+		fmt.Sprintf(" connect_timeout=3 keepalives_idle=5 keepalives_interval=2 keepalives_count=%d", 2+a.turns.Load()%2)
 }
 
 // serverOf is how pg_basebackup and pg_rewind connect to a member's server.
@@ -161,11 +165,14 @@ func (a *Agent) point(ctx context.Context, conninfo string) error {
 
 // misledFor is how long a walreceiver may be at another upstream than the own
 // relay: that one may have been away, and the standby gone to the primary itself.
-const misledFor = 2 * time.Second
+const misledFor = 500 * time.Millisecond
 
 // lead brings a walreceiver back that has gone to another upstream than the own
-// relay, which alone tells the primary's gate how far the standby is.
-func (a *Agent) lead(ctx context.Context) error {
+// relay, which alone tells the primary's gate how far the standby is. There is no
+// signal for that (pg_terminate_backend knows backends only), but a walreceiver
+// connects again, to the first host that answers, when primary_conninfo changes:
+// then by something that makes no difference.
+func (a *Agent) lead(ctx context.Context) {
 	now, connected := a.clock(), a.relay.Status().Connected
 	a.mu.Lock()
 	astray := a.facts.Receiver && net.JoinHostPort(a.facts.Host, fmt.Sprint(a.facts.Port)) != a.cfg.RelayAddr && connected
@@ -176,18 +183,14 @@ func (a *Agent) lead(ctx context.Context) error {
 		a.misled = now
 	}
 	long := astray && now-a.misled >= misledFor
-	a.mu.Unlock()
-	if !long {
-		return nil
+	if long {
+		a.misled = now // it is given time again
+		a.turns.Add(1)
 	}
-	a.log.InfoContext(ctx, "the standby streams from elsewhere, and is brought back to its relay")
-	return a.acting.do(ctx, func(conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_wal_receiver")
-		a.mu.Lock()
-		a.misled = 0
-		a.mu.Unlock()
-		return err
-	})
+	a.mu.Unlock()
+	if long {
+		a.log.InfoContext(ctx, "the standby streams from elsewhere, and is brought back to its relay")
+	}
 }
 
 // isDiverged reports whether the standby has WAL that is not in the past of the

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/internal/pgctl"
@@ -17,11 +21,9 @@ func (a *Agent) Found(ctx context.Context) (failover.Found, error) {
 		return failover.Found{}, err
 	}
 	defer a.put()
-	if !exists(filepath.Join(a.cfg.DataDir, "PG_VERSION")) {
-		if err := a.pg.Init(ctx); err != nil {
-			return failover.Found{}, err
-		}
-		if err := a.pg.Configure(map[string]string{"listen_addresses": a.cfg.Host}); err != nil {
+	fresh := !exists(filepath.Join(a.cfg.DataDir, "PG_VERSION"))
+	if fresh {
+		if err := a.make(ctx); err != nil {
 			return failover.Found{}, err
 		}
 	}
@@ -40,6 +42,11 @@ func (a *Agent) Found(ctx context.Context) (failover.Found, error) {
 	if err != nil {
 		return failover.Found{}, err
 	}
+	if fresh && a.cfg.Role != "" {
+		if err := a.makeRole(ctx); err != nil {
+			return failover.Found{}, err
+		}
+	}
 	if err := a.ask(ctx); err != nil {
 		return failover.Found{}, err
 	}
@@ -50,6 +57,60 @@ func (a *Agent) Found(ctx context.Context) (failover.Found, error) {
 		return failover.Found{}, errors.New("agent: the server is a standby: begin with the primary")
 	}
 	return failover.Found{Node: a.cfg.Name, SystemID: f.SystemID, Timeline: f.Timeline}, nil
+}
+
+// make makes the data directory of a new cluster.
+func (a *Agent) make(ctx context.Context) error {
+	if err := a.pg.Init(ctx); err != nil {
+		return err
+	}
+	if err := a.pg.Configure(a.own()); err != nil || len(a.cfg.HBA) == 0 {
+		return err
+	}
+	path := filepath.Join(a.cfg.DataDir, "pg_hba.conf")
+	now, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return pgctl.WriteFile(path, string(now)+strings.Join(a.cfg.HBA, "\n")+"\n")
+}
+
+// longestSocketDir leaves room for the name of a socket in sun_path, which holds
+// 104 bytes on macOS.
+const longestSocketDir = 80
+
+// own returns the settings of a server that is made here and nobody else's.
+func (a *Agent) own() map[string]string {
+	set := map[string]string{"listen_addresses": a.cfg.Host}
+	if a.cfg.SocketDir == "" {
+		// Where systems have their sockets not everybody may make one.
+		set["unix_socket_directories"] = a.cfg.DataDir
+		if len(a.cfg.DataDir) > longestSocketDir {
+			set["unix_socket_directories"] = "/tmp"
+		}
+	}
+	if dir := a.cfg.Certificates; dir != "" {
+		set["ssl"] = "on"
+		set["ssl_ca_file"] = filepath.Join(dir, "ca.crt")
+		set["ssl_cert_file"] = filepath.Join(dir, "node.crt")
+		set["ssl_key_file"] = filepath.Join(dir, "node.key")
+	}
+	return set
+}
+
+// makeRole makes the role by which other nodes replicate, and rewind when they
+// come back. Nobody confirms commits yet, so it does not wait for that.
+func (a *Agent) makeRole(ctx context.Context) error {
+	role := pgx.Identifier{a.cfg.Role}.Sanitize()
+	return a.acting.do(ctx, func(conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, `BEGIN;
+SET LOCAL synchronous_commit = local;
+CREATE ROLE `+role+` LOGIN REPLICATION;
+GRANT EXECUTE ON FUNCTION pg_ls_dir(text, boolean, boolean), pg_stat_file(text, boolean),
+	pg_read_binary_file(text), pg_read_binary_file(text, bigint, bigint, boolean) TO `+role+`;
+COMMIT`)
+		return err
+	})
 }
 
 // ensure gives a server that runs the settings it needs, if it has others: with
@@ -108,7 +169,7 @@ func (a *Agent) CloneFrom(ctx context.Context, m failover.Member) error {
 	if exists(filepath.Join(a.cfg.DataDir, "PG_VERSION")) {
 		return fmt.Errorf("agent: %s holds a server already", a.cfg.DataDir)
 	}
-	if err := a.pg.Configure(map[string]string{"listen_addresses": a.cfg.Host}); err != nil {
+	if err := a.pg.Configure(a.own()); err != nil {
 		return err
 	}
 	a.mu.Lock()

@@ -6,10 +6,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,6 +46,7 @@ type team struct {
 	silent  map[string]bool     // nodes that are cut off from the leader
 	leased  time.Duration       // what the primary is granted
 	reports map[string]failover.Report
+	history []failover.Transition // the epochs that were ready
 	heard   chan struct{}
 }
 
@@ -56,6 +59,7 @@ func newTeam(t *testing.T, names ...string) *team {
 	dir, err := pgctl.MakeTempDir("helios-agent-")
 	pgtest.OK(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	reap(t, dir)
 	m := &team{t: t, dir: dir, silent: map[string]bool{}, leased: 2 * time.Second, reports: map[string]failover.Report{}, heard: make(chan struct{})}
 	m.as = failover.Assignment{Leader: "test", Term: 1, Phase: failover.PhaseForming}
 	for _, name := range names {
@@ -67,6 +71,21 @@ func newTeam(t *testing.T, names ...string) *team {
 		}
 	})
 	return m
+}
+
+// reap ends the servers in dir when this process has ended, by whatever cause:
+// the input of a shell then ends.
+func reap(t *testing.T, dir string) {
+	t.Helper()
+	in, hold, err := os.Pipe()
+	pgtest.OK(t, err)
+	defer in.Close()
+	t.Cleanup(func() { hold.Close() })
+	const script = `trap "" INT TERM HUP; read -r _; for f in "$0"/*/postmaster.pid; do [ -f "$f" ] && kill -QUIT "$(head -n 1 "$f")"; done; sleep 1; rm -rf "$0"`
+	shell := exec.Command("/bin/sh", "-c", script, dir)
+	shell.Stdin, shell.Dir, shell.SysProcAttr = in, "/", &syscall.SysProcAttr{Setsid: true}
+	pgtest.OK(t, shell.Start())
+	go shell.Wait()
 }
 
 // add makes a node.
@@ -113,7 +132,7 @@ func (m *team) state() *failover.State {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s.Epoch, s.Phase, s.Timeline, s.SwitchLSN = m.as.Epoch, m.as.Phase, m.as.Timeline, m.as.SwitchLSN
+	s.Epoch, s.Phase, s.Timeline, s.SwitchLSN, s.History = m.as.Epoch, m.as.Phase, m.as.Timeline, m.as.SwitchLSN, m.history
 	return &s
 }
 
@@ -253,7 +272,10 @@ func (m *team) found(set failover.SyncSet) {
 	if p := first.Promote(ctx, failover.Promote{Node: first.member.Name, Epoch: 1}); p.Err != "" {
 		m.t.Fatalf("the first primary: %s", p.Err)
 	}
-	m.change(func(as *failover.Assignment) { as.Phase = failover.PhaseReady })
+	m.change(func(as *failover.Assignment) {
+		as.Phase = failover.PhaseReady
+		m.history = append(m.history, failover.Transition{Epoch: 1, Timeline: f.Timeline})
+	})
 	for _, n := range m.nodes[1:] {
 		began := time.Now()
 		pgtest.OK(m.t, n.CloneFrom(ctx, first.member))
@@ -268,12 +290,7 @@ func (m *team) found(set failover.SyncSet) {
 func (m *team) failover(to *testNode, set failover.SyncSet, others ...*testNode) failover.Promoted {
 	m.t.Helper()
 	ctx := pgtest.Context(m.t)
-	var epoch failover.Epoch
-	m.change(func(as *failover.Assignment) {
-		as.Epoch++
-		epoch = as.Epoch
-		as.Phase, as.Primary = failover.PhaseFenced, failover.Member{}
-	})
+	epoch := m.fence()
 	for _, n := range append(others, to) {
 		began := time.Now()
 		s := n.Seal(ctx, epoch)
@@ -289,15 +306,23 @@ func (m *team) failover(to *testNode, set failover.SyncSet, others ...*testNode)
 // promote makes the elected node the primary.
 func (m *team) promote(to *testNode, p failover.Promote) failover.Promoted {
 	m.t.Helper()
+	done := m.ascend(to, p)
+	m.change(func(as *failover.Assignment) {
+		as.Phase, as.Timeline, as.SwitchLSN = failover.PhaseReady, done.Timeline, done.SwitchLSN
+		m.history[len(m.history)-1].Timeline = done.Timeline
+	})
+	return done
+}
+
+// ascend makes the elected node the primary, and tells nobody.
+func (m *team) ascend(to *testNode, p failover.Promote) failover.Promoted {
+	m.t.Helper()
 	began := time.Now()
 	done := to.Promote(pgtest.Context(m.t), p)
 	m.t.Logf("FIGURES promotion of %s: %v, %+v", to.member.Name, time.Since(began), done)
 	if done.Err != "" {
 		m.t.Fatalf("promotion of %s: %s", to.member.Name, done.Err)
 	}
-	m.change(func(as *failover.Assignment) {
-		as.Phase, as.Timeline, as.SwitchLSN = failover.PhaseReady, done.Timeline, done.SwitchLSN
-	})
 	return done
 }
 

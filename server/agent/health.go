@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -41,6 +42,9 @@ func (a *Agent) begun() {
 // ended notes that the server has ended. Nothing will be confirmed any more, and
 // the leader need not wait for the end of the lease.
 func (a *Agent) ended(ctx context.Context) {
+	if a.pg.Running() {
+		return // another one has begun meanwhile
+	}
 	now := a.clock()
 	a.lease.GiveBack(now)
 	a.mu.Lock()
@@ -59,6 +63,7 @@ func (a *Agent) ended(ctx context.Context) {
 // watchHealth asks the server again and again.
 func (a *Agent) watchHealth(ctx context.Context) {
 	var s suspicion
+	var g grace
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for {
@@ -71,17 +76,46 @@ func (a *Agent) watchHealth(ctx context.Context) {
 		wait := a.cfg.HealthInterval
 		if a.pg.Running() {
 			answered := a.probe(ctx)
+			over := g.over(a.hasAnswered(), a.clock())
 			switch {
-			case s.after(answered, a.relay.Replicator().Position()):
+			case s.after(answered, a.relay.Replicator().Position()) && over:
 				a.hung(ctx)
 			case !answered:
 				wait = min(wait, suspiciousInterval)
 			}
 		} else {
-			s = suspicion{}
+			s, g = suspicion{}, grace{}
 		}
 		next.Reset(wait)
 	}
+}
+
+// startGrace is how long a server that was started may take until there is an
+// answer of any kind: on a busy machine it is some time until it listens.
+const startGrace = 10 * time.Second
+
+// A grace is the patience with a server that has not answered since it began.
+type grace struct {
+	since    time.Duration // when it was looked at first
+	running  bool          // since is set
+	answered bool
+}
+
+// over reports whether there is none left at now: it has answered, or had long
+// enough.
+func (g *grace) over(answered bool, now time.Duration) bool {
+	if !g.running || g.answered && !answered { // another one has begun
+		g.since, g.running = now, true
+	}
+	g.answered = answered
+	return answered || now-g.since >= startGrace
+}
+
+// hasAnswered reports whether the server has answered since it began.
+func (a *Agent) hasAnswered() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.known
 }
 
 // suspicion grows while a server does not answer.
@@ -123,6 +157,9 @@ func (a *Agent) probe(parent context.Context) bool {
 	defer doubt.Stop()
 	select {
 	case err := <-asked:
+		if err == nil {
+			a.acting.warm(ctx) // what is done in a hurry needs no new backend
+		}
 		if lives(err) {
 			return true
 		}
@@ -143,11 +180,11 @@ func (a *Agent) probe(parent context.Context) bool {
 	return !a.pg.Running() // its end is a sign as well, and noticed elsewhere
 }
 
-// lives reports whether what became of a question is a sign of life: an answer,
-// and be it an error.
+// lives reports whether what became of a question is no silence: an answer, and
+// be it an error, or that nobody listens, as at the beginning of a start. Who does
+// not take connections any more has a full backlog (EAGAIN, of a Unix socket).
 func lives(err error) bool {
-	_, refused := errors.AsType[*pgconn.PgError](err)
-	return err == nil || refused
+	return !pgconn.Timeout(err) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errSilent) && !errors.Is(err, syscall.EAGAIN)
 }
 
 // ask asks the server what it is.
@@ -172,7 +209,8 @@ func (a *Agent) note(f facts) {
 		state = failover.ServerDiverged
 	}
 	news := !a.known || a.state != state ||
-		f.Recovery != a.facts.Recovery || f.Timeline != a.facts.Timeline || f.Receiver != a.facts.Receiver
+		f.Recovery != a.facts.Recovery || f.Timeline != a.facts.Timeline || f.Receiver != a.facts.Receiver ||
+		f.Host != a.facts.Host || f.Port != a.facts.Port
 	if state == failover.ServerUp {
 		a.reason, a.back = "", false
 	}

@@ -1,7 +1,14 @@
 package agent
 
 import (
+	"context"
+	"fmt"
+	"io"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/wal"
@@ -31,6 +38,26 @@ func TestAServerIsHungAfterTwoSilentQuestionsWithoutWAL(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestSilenceIsNoAnswerInTime(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"an answer":                  {nil, true},
+		"a refusal":                  {&pgconn.PgError{Code: "57P03"}, true},
+		"nobody listens yet":         {fmt.Errorf("dial: %w", syscall.ECONNREFUSED), true},
+		"there is no socket yet":     {fmt.Errorf("dial: %w", syscall.ENOENT), true},
+		"the connection has ended":   {io.ErrUnexpectedEOF, true},
+		"nobody takes connections":   {fmt.Errorf("dial: %w", syscall.EAGAIN), false},
+		"the time has passed":        {fmt.Errorf("query: %w", context.DeadlineExceeded), false},
+		"it has, for the connection": {errSilent, false},
+	} {
+		if got := lives(tt.err); got != tt.want {
+			t.Errorf("%s: lives(%v) = %v, want %v", name, tt.err, got, tt.want)
+		}
 	}
 }
 
@@ -67,6 +94,27 @@ func TestARequestForTheLeaseIsRemembered(t *testing.T) {
 	for seq, want := range map[uint64]bool{0: false, 1: false, 136: false, 137: true, 138: false, 199: true, 200: false, 201: false} {
 		if at, got := r.sent(seq); got != want || got && at != 100 {
 			t.Errorf("sent(%d) = %v, %v, want %v", seq, at, got, want)
+		}
+	}
+}
+
+func TestAServerThatWasStartedHasTimeToAnswer(t *testing.T) {
+	var g grace
+	for i, step := range []struct {
+		answered bool
+		at       time.Duration
+		want     bool
+	}{
+		{false, 5 * time.Second, false},
+		{false, 14 * time.Second, false},
+		{false, 15 * time.Second, true}, // it had long enough
+		{true, 16 * time.Second, true},
+		{true, 60 * time.Second, true},
+		{false, 61 * time.Second, false}, // another one
+		{true, 62 * time.Second, true},
+	} {
+		if got := g.over(step.answered, step.at); got != step.want {
+			t.Errorf("step %d: over(%v, %v) = %v, want %v", i, step.answered, step.at, got, step.want)
 		}
 	}
 }

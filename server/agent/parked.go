@@ -41,6 +41,23 @@ func (p *parked) do(ctx context.Context, f func(*pgx.Conn) error) error {
 	return f(p.conn)
 }
 
+// warm makes the connection if there is none, unless somebody uses it.
+func (p *parked) warm(ctx context.Context) {
+	select {
+	case p.turn <- struct{}{}:
+	default:
+		return
+	}
+	defer func() { <-p.turn }()
+	if p.conn != nil && !p.conn.IsClosed() {
+		return
+	}
+	p.conn = nil
+	if conn, err := p.connect(ctx); err == nil {
+		p.conn = conn
+	}
+}
+
 // drop closes the connection, unless somebody uses it.
 func (p *parked) drop() {
 	select {

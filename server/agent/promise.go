@@ -19,6 +19,7 @@ type promise struct {
 	Primary string         `json:"primary"` // of Epoch, or of the newest before it that had one
 	Reign   failover.Epoch `json:"reign"`   // the newest epoch that this node was the primary of
 	Taken   failover.Epoch `json:"taken"`   // the newest epoch in which WAL may have been written or taken; it is here before the first byte is there
+	Astray  bool           `json:"astray"`  // the data are of a primary that never was ready, whatever Taken says by now
 }
 
 // newest returns the highest epoch that the promise knows of.

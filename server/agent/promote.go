@@ -150,9 +150,8 @@ func (a *Agent) awaitGate(ctx context.Context, t wal.Timeline) {
 // checkpointLater has the new timeline written into the control file, where
 // pg_rewind of PostgreSQL 15 and older looks for it.
 func (a *Agent) checkpointLater(ctx context.Context) {
-	ctx = context.WithoutCancel(ctx)
-	a.running.Go(func() {
-		if err := a.checkpoint(ctx); err != nil {
+	a.later(ctx, func(ctx context.Context) {
+		if err := a.checkpoint(ctx); err != nil && ctx.Err() == nil {
 			a.log.WarnContext(ctx, "no checkpoint after the promotion", "error", err)
 		}
 	})

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/heliosdb/helios/failover"
@@ -50,14 +49,17 @@ func (a *Agent) step(ctx context.Context) (step, error) {
 
 // view is what there is to decide by.
 func (a *Agent) view() view {
-	data := exists(filepath.Join(a.cfg.DataDir, "PG_VERSION"))
-	signal := exists(filepath.Join(a.cfg.DataDir, "standby.signal"))
+	data, signal := a.HasData(), a.isReplica()
 	running, promised := a.pg.Running(), a.promises.get()
+	a.mu.Lock()
+	epoch := a.as.Epoch
+	a.mu.Unlock()
+	unproven := a.unproven(epoch)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	v := view{
 		me: a.cfg.Name, promise: promised, assigned: a.assigned, as: a.as, data: data,
-		standby: signal, running: running, known: a.known, diverged: a.diverged,
+		standby: signal, running: running, known: a.known, diverged: a.diverged, unproven: unproven,
 		stopped: a.stoppedIn != 0 && a.stoppedIn == a.as.Epoch, answered: a.as.Run == a.run && a.as.Seq > a.downSeq,
 		grace: a.cfg.HardStopGrace,
 	}

@@ -32,9 +32,6 @@ func (a *Agent) reinit(ctx context.Context, as failover.Assignment) error {
 
 // become makes the server a standby of the primary, from a rung of the ladder on.
 func (a *Agent) become(ctx context.Context, as failover.Assignment, from pgctl.Rung) error {
-	if err := a.sourceFrom(as.Epoch, as.Primary); err != nil {
-		return err
-	}
 	began := a.clock()
 	a.starting("it becomes a standby of " + as.Primary.Name)
 	if a.pg.Running() {
@@ -49,8 +46,15 @@ func (a *Agent) become(ctx context.Context, as failover.Assignment, from pgctl.R
 	if err := a.pg.Configure(a.cfg.settings()); err != nil {
 		return a.startedOr(err)
 	}
+	// Not before what the data are has been judged: this makes them the epoch's.
+	if err := a.sourceFrom(as.Epoch, as.Primary); err != nil {
+		return a.startedOr(err)
+	}
 	done, err := a.pg.Rejoin(ctx, opt)
 	if err != nil {
+		return a.startedOr(err)
+	}
+	if err := a.promises.change(func(p *promise) { p.Astray = false }); err != nil {
 		return a.startedOr(err)
 	}
 	a.mu.Lock()
@@ -77,8 +81,16 @@ func (a *Agent) ladder(ctx context.Context, as failover.Assignment, from pgctl.R
 	if err != nil {
 		return opt, nil //nolint:nilerr // where the log ends is not known, and then only a copy helps
 	}
-	plan := failover.Rejoin(a.localData(local), opt.History, opt.Target, opt.SystemID)
+	known := a.localData(local)
+	if err := a.promises.change(func(p *promise) { p.Astray = known.Foreign }); err != nil {
+		return opt, err
+	}
+	opt.DropOld = !known.Foreign // what it holds beyond the cluster's history cannot be told apart
+	plan := failover.Rejoin(known, opt.History, opt.Target, opt.SystemID)
 	a.log.InfoContext(ctx, "how the server comes back", "step", string(plan.Step), "reason", plan.Reason)
+	if plan.Step != failover.RejoinStart && (known.Foreign || known.Position.Timeline >= opt.Target) {
+		a.relay.Forget() // what it holds came from where this node has been
+	}
 	switch plan.Step {
 	case failover.RejoinStart:
 	case failover.RejoinRewind:
@@ -104,11 +116,31 @@ func (a *Agent) localData(d pgctl.LocalData) failover.LocalData {
 	local := failover.LocalData{
 		Empty: d.Empty, SystemID: d.SystemID, Position: d.Position, History: d.History, CleanShutdown: d.CleanShutdown, CanRewind: d.CanRewind,
 	}
-	if a.cfg.State != nil {
-		// Two promotions, of which one failed, may have taken the same number.
-		local.Foreign = a.cfg.State().Astray(a.promises.get().Taken, d.Position)
-	}
+	local.Foreign = a.isAstray(d.Position)
 	return local
+}
+
+// isAstray reports whether the data, whose log ends at p, came from a primary that
+// never was ready: two promotions, of which one failed, may have taken the same
+// number for their timelines.
+func (a *Agent) isAstray(p wal.Position) bool {
+	promised := a.promises.get()
+	return promised.Astray || a.cfg.State != nil && a.cfg.State().Astray(promised.Taken, p)
+}
+
+// unproven reports whether WAL was last taken in an epoch before that one, and
+// that was never ready. Whether it is the cluster's is seen when the next one is.
+func (a *Agent) unproven(epoch failover.Epoch) bool {
+	taken := a.promises.get().Taken
+	if a.cfg.State == nil || taken >= epoch {
+		return false
+	}
+	for _, t := range a.cfg.State().History {
+		if t.Epoch == taken {
+			return t.Timeline == 0
+		}
+	}
+	return false // so long ago that it is not remembered
 }
 
 // past asks a primary what cluster it is of, on which timeline, and where its

@@ -139,14 +139,27 @@ func (a *Agent) measureStopped(ctx context.Context, s *failover.Sealed) error {
 	return nil
 }
 
+// sealedFor is how long a standby that streams from its relay still knows the way
+// to the old primary. Most often it is promoted before that, or has another one to
+// follow.
+const sealedFor = time.Second
+
 // afterSeal has a standby forget the way to the old primary: one that lost its
 // relay would else go there. A reload makes the walreceiver connect again, so
-// this is nothing to wait for.
+// nobody waits for that, and where there is no need it is left until later.
 func (a *Agent) afterSeal(ctx context.Context) {
-	ctx = context.WithoutCancel(ctx)
-	a.running.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	a.later(ctx, func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, sealedFor+5*time.Second)
 		defer cancel()
+		if a.streamsHere() {
+			wait := time.NewTimer(sealedFor)
+			defer wait.Stop()
+			select {
+			case <-wait.C:
+			case <-ctx.Done():
+				return
+			}
+		}
 		if err := a.take(ctx); err != nil {
 			return
 		}

@@ -18,7 +18,8 @@ const stopBudget = 5 * time.Second
 
 // Stop shuts the primary down in order for epoch, in which there will be another
 // one or the same, and says where its WAL ends. What it still writes is confirmed
-// while its lease holds. It returns when the standbys have all of it, or ctx ends.
+// while its lease holds. It returns when the standbys have all of it, or have had
+// some time for that.
 func (a *Agent) Stop(ctx context.Context, epoch failover.Epoch) failover.Stopped {
 	done := failover.Stopped{Epoch: epoch}
 	if _, ok := ctx.Deadline(); !ok {
@@ -67,9 +68,16 @@ func (a *Agent) stop(ctx context.Context, epoch failover.Epoch) (wal.Position, e
 	return at, nil
 }
 
+// deliverBudget is how long standbys have to flush the last of a primary that has
+// stopped. Who needs longer fetches it: one that is frozen must not hold up the
+// others.
+const deliverBudget = 300 * time.Millisecond
+
 // deliver waits until every standby that streams has flushed everything up to
-// at, or ctx ends.
+// at, for a while.
 func (a *Agent) deliver(ctx context.Context, at wal.LSN) {
+	ctx, cancel := context.WithTimeout(ctx, deliverBudget)
+	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !a.delivered(at) {

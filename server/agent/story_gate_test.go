@@ -191,3 +191,30 @@ func TestRelaxedFencingLetsCommitsGoOnWithoutTheCompanion(t *testing.T) {
 	})
 	n1.begin().returns()
 }
+
+// The relay of a standby was away for longer than the standby waits, which has
+// gone to the primary itself. It is brought back, since the primary's gate hears
+// of it only there.
+func TestAStandbyIsBroughtBackToItsRelay(t *testing.T) {
+	m := newTeam(t, "n1", "n2")
+	m.found(async)
+	n1, n2 := m.nodes[0], m.nodes[1]
+	n1.exec("CREATE TABLE t (i int)")
+	n2.halt()
+	conn := n1.conn()
+	await(t, "n2 streams from the primary itself", func() bool {
+		var there bool
+		err := conn.QueryRow(pgtest.Context(t), "SELECT count(*) > 0 FROM pg_stat_replication WHERE application_name = 'n2' AND state = 'streaming'").Scan(&there)
+		pgtest.OK(t, err)
+		return there
+	})
+	began := time.Now()
+	n2.start(m)
+	await(t, "n2 streams from its relay", func() bool {
+		r := n2.Report()
+		return r.Streaming && r.Source == n1.member.Companion && n1.Report().Confirmed["n2"] > 0
+	})
+	t.Logf("FIGURES companion back until its standby streams from it: %v", time.Since(began))
+	m.setGate(semisync("n2"))
+	n1.begin().returns()
+}

@@ -16,6 +16,7 @@ func (m *team) fence() (epoch failover.Epoch) {
 		as.Epoch++
 		epoch = as.Epoch
 		as.Phase, as.Primary = failover.PhaseFenced, failover.Member{}
+		m.history = append(m.history, failover.Transition{Epoch: epoch})
 	})
 	return epoch
 }
@@ -356,5 +357,43 @@ func TestWhatIsMissingIsFetchedBeforeAPromotion(t *testing.T) {
 	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
 	if got := m.awaitSame(n2); got != 50001 {
 		t.Errorf("%d rows are there, want 50001", got)
+	}
+}
+
+// A promotion came too late, and another node was promoted in the next epoch: both
+// have a timeline of the same number, that begins at the same place.
+func TestAPrimaryThatNeverWasReadyIsClonedAnew(t *testing.T) {
+	m := newTeam(t, "n1", "n2", "n3")
+	m.found(async)
+	n1, n2, n3 := m.nodes[0], m.nodes[1], m.nodes[2]
+	n1.exec("CREATE TABLE t (i int)")
+	for _, n := range []*testNode{n2, n3} {
+		await(t, n.member.Name+" has the table", func() bool { return n.count("t") == 0 })
+	}
+	epoch := m.fence()
+	one, other := m.seal(n2, epoch), m.seal(n3, epoch)
+	if one.Position != other.Position {
+		t.Fatalf("n2 is at %s and n3 at %s, want them equal", one.Position, other.Position)
+	}
+	pgtest.OK(t, n1.pg.Kill())
+	m.cut("n3", true)
+	m.elect(n2, async)
+	late := m.ascend(n2, failover.Promote{Epoch: epoch})
+	n2.exec("INSERT INTO t SELECT generate_series(1, 100)")
+	m.cut("n2", true)
+	epoch = m.fence()
+	m.seal(n3, epoch)
+	m.elect(n3, async)
+	done := m.promote(n3, failover.Promote{Epoch: epoch})
+	if done.Timeline != late.Timeline || done.SwitchLSN != late.SwitchLSN {
+		t.Fatalf("promoted to %+v after %+v, want the same timeline", done, late)
+	}
+	m.cut("n3", false)
+	n3.exec("INSERT INTO t SELECT generate_series(1, 10)")
+	m.cut("n2", false)
+	await(t, "n2 streams", func() bool { return n2.Report().Streaming })
+	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
+	if got := m.awaitSame(n3); got != 10 {
+		t.Errorf("%d rows are there, want 10", got)
 	}
 }

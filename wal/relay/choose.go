@@ -232,7 +232,7 @@ func (r *Relay) ask(ctx context.Context, cfg *pgconn.Config) (_ *candidate, err 
 		}
 	}()
 	c := &candidate{cfg: cfg, client: client, id: id, options: frameOptions(id, r.cfg.Compression)}
-	if have := r.branch.Load(); have != nil {
+	if have := r.branch.Load(); have != nil && !r.forgets.Load() {
 		switch {
 		case id.Timeline < have.timeline():
 			return nil, fmt.Errorf("relay: it is on timeline %s, and %s has been relayed: a primary that was left behind", id.Timeline, have.timeline())

@@ -38,6 +38,7 @@ type Relay struct {
 	source      atomic.Pointer[sourceState]
 	sources     atomic.Pointer[[]*pgconn.Config]
 	behindRelay atomic.Bool // the source is one
+	forgets     atomic.Bool // what is relayed is not to be gone on with
 	users       atomic.Pointer[map[string]replication.Verifier]
 	resume      chan struct{}   // holds one: the sources have changed
 	removed     wal.LSN         // follow's own; the source no longer has what comes there
@@ -131,6 +132,18 @@ func (r *Relay) SetSource(source []*pgconn.Config) error {
 	default:
 	}
 	return nil
+}
+
+// Forget gives up what is relayed: the relay begins anew with what its source has,
+// even if that is another history, and disconnects its subscribers. It is for a
+// branch that turned out to be nobody's, such as that of a promotion which failed
+// and whose timeline's number another one has now.
+func (r *Relay) Forget() {
+	r.forgets.Store(true)
+	select {
+	case r.resume <- struct{}{}:
+	default:
+	}
 }
 
 // Release has Config.Gate asked again, and the source told.

@@ -138,6 +138,7 @@ func (r *Relay) adopt(ctx context.Context, c *candidate) (wal.LSN, wal.Timeline,
 	head := r.buffer.Head()
 	fork := theirs.fork(ours)
 	switch last, ok := theirs.span(ours.timeline()); {
+	case r.forgets.Swap(false):
 	case ok && theirs.timeline() == ours.timeline() && fork != noEnd:
 		return 0, 0, fmt.Errorf("relay: it is on timeline %s with another history, forked at %s: a different branch of the same number", theirs.timeline(), fork)
 	case ok && fork == last.end && r.removed == head && theirs.start() > head:
@@ -227,7 +228,7 @@ func isUndefinedFile(err error) bool {
 // fetchHistories gets the history files of the branch's timelines that are not
 // here: a standby on an old one asks for each up to the last.
 func (r *Relay) fetchHistories(ctx context.Context, client *replication.Client, b *branch) {
-	if have := r.branch.Load(); have != nil {
+	if have := r.branch.Load(); have != nil && !r.forgets.Load() {
 		b.files = merged(have.files, b.files)
 	}
 	for _, s := range b.spans {

@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -127,5 +129,26 @@ func TestARelayGoesBackToTheRelayThatIsNamedFirst(t *testing.T) {
 		if s := second.Status(); s.Source != at.String() || time.Since(s.Since) < 9*time.Second {
 			t.Errorf("the source is %s since %v, want it to stay", s.Source, s.Since)
 		}
+	})
+}
+
+// Two promotions took the same number, and the one that is followed has failed.
+func TestARelayForgetsABranchThatIsNobodys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet()
+		past := func(at wal.LSN) string { return fmt.Sprintf("1 %s x", at) }
+		failed, other := newOrigin(t, n, 2, past(testStart+500)), newOrigin(t, n, 2, past(testStart+300))
+		r := runRelay(t, n, func(c *Config) { c.SourceLater = true }, failed)
+		await(t, "a source", func() bool { return r.Status().Connected })
+		if err := r.SetSource([]*pgconn.Config{n.config(t, other.l.Addr(), "")}); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the other is refused", func() bool { return strings.Contains(r.Status().Error, "a different branch of the same number") })
+		r.Forget()
+		await(t, "the other is followed", func() bool { return r.Status().Connected })
+		head := other.write(5000)
+		s := newStandby(t, n, r.addr, "s1", wal.Position{Timeline: 2, LSN: testStart + 300})
+		await(t, "its WAL", s.has(2, head))
+		s.check(other.b, other.salt)
 	})
 }
