@@ -54,15 +54,15 @@ type Cluster struct {
 // A Node is a companion, and its PostgreSQL if it is no witness.
 type Node struct {
 	Name      string
-	Companion string // host:port
-	Advertise string // host:port by which other companions reach Companion, if it is not that
-	Postgres  string // host:port; "" for a witness
-	Dir       string // data directory; "" for a witness
-	State     string // the companion's own directory
+	Companion string   // host:port
+	Advertise string   // host:port by which other companions reach Companion, if it is not that
+	Postgres  string   // host:port; "" for a witness
+	Dir       string   // data directory; "" for a witness
+	State     string   // the companion's own directory
+	Flags     []string // of this companion alone
 
 	cluster *Cluster
 	wrap    func(cmd *exec.Cmd)
-	flags   []string
 
 	running sync.WaitGroup // who waits for the companion's end
 
@@ -123,7 +123,7 @@ func (c *Cluster) letIn(ctx context.Context, n *Node) error {
 
 // Add starts one more node, which joins the others.
 func (c *Cluster) Add(ctx context.Context, name string, isWitness bool, flags ...string) (*Node, error) {
-	n := &Node{Name: name, cluster: c, flags: flags, State: filepath.Join(c.dir, name+".state")}
+	n := &Node{Name: name, cluster: c, Flags: flags, State: filepath.Join(c.dir, name+".state")}
 	for _, addr := range []*string{&n.Companion, &n.Postgres} {
 		port, err := pgtest.TakePort(ctx)
 		if err != nil {
@@ -168,7 +168,7 @@ func (n *Node) Start() error {
 	if len(others) > 0 && n != n.cluster.Nodes[0] {
 		args = append(args, "--join="+strings.Join(others, ","))
 	}
-	args = append(append(args, n.cluster.opts.Flags...), n.flags...)
+	args = append(append(args, n.cluster.opts.Flags...), n.Flags...)
 	cmd := n.cluster.opts.Command(args...)
 	if out := n.cluster.opts.Output; out != nil {
 		cmd.Stdout, cmd.Stderr = out(n.Name), out(n.Name)
