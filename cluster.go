@@ -2,6 +2,7 @@ package helios
 
 import (
 	"context"
+	"crypto/tls"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"github.com/heliosdb/helios/router"
 	"github.com/heliosdb/helios/topology"
 	"github.com/heliosdb/helios/topology/watch"
+	"github.com/heliosdb/helios/wal"
 )
 
 // Cluster is what a *sql.DB opened with this driver knows of its nodes, and
@@ -30,6 +32,7 @@ type Cluster struct {
 	log        *slog.Logger
 	board      *topology.Board
 	prober     *watch.Prober
+	listener   *watch.Listener // nil if the DSN names no companion
 	statements *router.Cache
 	routes     atomic.Pointer[routes] // never nil
 	whole      Session                // of every statement that has no session of its own
@@ -38,6 +41,10 @@ type Cluster struct {
 	rampUntil  atomic.Int64  // on the driver's clock in ns, when the last slow start or hold-off is over; 0: there is none
 	schema     atomic.Uint64 // counts statements that may have made prepared ones void
 	counts     counts
+
+	companionTLS map[string][]*tls.Config // how each companion is connected to, best first
+	rumours      map[string]rumour        // by name of the companions; the listener's
+	strangers    map[string]bool          // names of nodes that were told of as not in the DSN; the listener's
 
 	statementCapacity int               // statements that stay prepared on a connection
 	execMode          pgx.QueryExecMode // of statements that do not say
@@ -48,6 +55,8 @@ type Cluster struct {
 	declared int              // guarded by mu; nodes declared so far
 	applied  uint64           // guarded by mu; version of the view behind routes
 	started  bool             // guarded by mu
+	reigning *node            // guarded by mu; the last primary there was; nil if there was none
+	reign    uint64           // guarded by mu; the epoch in which it became that
 	known    time.Time        // written before the first session; when a view counts even if a node has not been heard of
 	closed   atomic.Bool      // written under mu
 	stop     context.CancelCauseFunc
@@ -62,7 +71,7 @@ type routes struct {
 	primary  *node             // nil if no node takes writes
 	replaced chan struct{}     // closed when newer routes are there to be loaded
 	guess    bool              // no node answers probes: primary is who it was last
-	fenced   *node             // the primary that is up and takes no writes, if there is none that does
+	fenced   *node             // the primary that is up and takes no writes, if there is none that does, or that is to have none
 	replicas []*node           // that may be read
 	loads    []*router.Backend // of replicas, in the same order
 	heaviest int               // highest weight among loads
@@ -80,6 +89,8 @@ func newCluster(cfg *Config, s extras) (*Cluster, error) {
 		statements: router.NewCache(statementCacheSize),
 		named:      newNamed(cfg.SessionTimeout),
 		nodes:      map[string]*node{},
+		rumours:    map[string]rumour{},
+		strangers:  map[string]bool{},
 		measures:   cfg.Balance == router.Latency,
 	}
 	c.ended, c.stop = context.WithCancelCause(context.Background())
@@ -105,6 +116,10 @@ func newCluster(cfg *Config, s extras) (*Cluster, error) {
 	}
 	if cfg.replicasOnly() {
 		c.prober.Crisis = cfg.ProbeInterval // the primary may well be none of these nodes
+	}
+	var err error
+	if c.listener, err = c.newListener(); err != nil {
+		return nil, err
 	}
 	c.board.OnChange(c.apply)
 	c.mu.Lock()
@@ -165,6 +180,11 @@ func (c *Cluster) start() error {
 			c.log.Error("cluster is no longer watched", "error", err)
 		}
 	})
+	if c.listener != nil {
+		c.running.Go(func() {
+			c.listener.Run(c.ended) //nolint:errcheck // it ends with the cluster
+		})
+	}
 	return nil
 }
 
@@ -213,45 +233,26 @@ func (c *Cluster) connectProbe(ctx context.Context, name string) (*pgconn.PgConn
 // heard tells a node's breaker how a probe went, a success closes it at once, and
 // the balancer how far behind the node is, and what it has replayed: that changes
 // no routes.
-func (c *Cluster) heard(name string, err error) {
-	n := c.routes.Load().byName[name]
+func (c *Cluster) heard(o *topology.Observation) {
+	n := c.routes.Load().byName[o.Node]
 	if n == nil {
 		return
 	}
-	n.breaker.Probe(err)
+	n.breaker.Probe(o.Err)
 	view := c.board.Peek()
-	v := nodeIn(view, name)
+	v := nodeIn(view, o.Node)
 	if v == nil {
 		return
 	}
 	n.load.SetLag(v.Lag)
-	asked := v.SeenAt.Add(-v.RTT)
-	if err == nil && v.Role == topology.RoleReplica && v.State == topology.StateUp && v.OnTimeline(view.Timeline) &&
-		asked.UnixNano() > n.dialed.Load() { // before that the node may have been made again
-		n.load.SawReplay(v.ReplayLSN)
-		if asked.UnixNano() <= n.dialed.Load() { // a connection was made at this moment
-			n.load.ResetReplay(0)
-		}
-	}
-}
-
-// apply follows a new view: what it says takes effect here.
-func (c *Cluster) apply(old, view *topology.View) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if view.Version <= c.applied {
+	if o.Err != nil {
 		return
 	}
-	c.applied = view.Version
-	before := c.routes.Load()
-	c.rebuildLocked(view)
-	after := c.routes.Load()
-	for i := range view.Nodes {
-		if n := c.nodes[view.Nodes[i].Name]; n != nil {
-			c.followNodeLocked(n, nodeIn(old, n.name), &view.Nodes[i])
-		}
+	proved := wal.LSN(0)
+	if v.Role == topology.RoleReplica && v.State == topology.StateUp && v.OnTimeline(view.Timeline) {
+		proved = o.ReplayLSN
 	}
-	c.followPrimaryLocked(before, after)
+	n.proofs.probed(o.At.Add(-o.RTT), o.StartedAt, proved)
 }
 
 // nodeIn returns the node called name in view; nil if it is not there.
@@ -278,6 +279,8 @@ func (c *Cluster) rebuildLocked(view *topology.View) {
 			r.byName[host] = n
 		}
 		switch {
+		case i == view.Primary && view.Told.Hold:
+			r.fenced = n
 		case i == view.Primary:
 			r.primary = n
 		case i == view.LastPrimary && v.Role == topology.RolePrimary && v.State == topology.StateUp:
@@ -291,7 +294,7 @@ func (c *Cluster) rebuildLocked(view *topology.View) {
 			r.current, r.currents = append(r.current, n), append(r.currents, n.load)
 		}
 	}
-	if view.Settled && r.primary == nil && !view.Split && allDown(view) {
+	if view.Settled && r.primary == nil && !view.Split && !view.Told.Hold && allDown(view) {
 		c.guessLocked(r)
 	}
 	r.heaviest = router.MaxWeight(r.loads)
@@ -325,69 +328,6 @@ func (c *Cluster) guessLocked(r *routes) {
 			if v.OnTimeline(r.view.Timeline) {
 				r.current, r.currents = append(r.current, n), append(r.currents, n.load)
 			}
-		}
-	}
-}
-
-// followNodeLocked acts on what changed for one node.
-func (c *Cluster) followNodeLocked(n *node, old, now *topology.Node) {
-	was, wasOn := topology.StateUnknown, now.Timeline
-	if old != nil {
-		was, wasOn = old.State, old.Timeline
-	}
-	n.down.Store(now.State == topology.StateDown)
-	n.load.SetLag(now.Lag)
-	if now.Timeline != wasOn {
-		n.load.ResetReplay(now.ReplayLSN)
-	}
-	if was == now.State {
-		return
-	}
-	c.log.Info("node state changed", "node", n.name, "state", now.State.String(), "role", now.Role.String(), "reason", now.Reason)
-	switch now.State {
-	case topology.StateUp:
-		n.pool.Warm()
-		if was == topology.StateDown || was == topology.StateRefused {
-			now := c.now()
-			n.load.Rejoined(now.UnixNano())
-			c.readClockUntil(now.Add(router.SlowStart).UnixNano())
-		}
-	case topology.StateRefused:
-		n.pool.Fence(unsent(n.name, errors.New(now.Reason)))
-	case topology.StateDown:
-		c.running.Go(func() { c.fenceIfStillDown(n) })
-	case topology.StateUnknown:
-	}
-}
-
-// fenceIfStillDown cuts the connections of a node that has stayed down for the
-// time of one more probe: what is in flight there would wait for TCP to give
-// up. A single failed probe cuts nothing.
-func (c *Cluster) fenceIfStillDown(n *node) {
-	timer := time.NewTimer(c.config.ProbeTimeout)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-c.ended.Done():
-		return
-	}
-	if v := nodeIn(c.board.Peek(), n.name); v != nil && v.State == topology.StateDown {
-		n.pool.Fence(unsent(n.name, fmt.Errorf("node is down: %s", v.Reason)))
-	}
-}
-
-// followPrimaryLocked acts on a change of the primary.
-func (c *Cluster) followPrimaryLocked(before, after *routes) {
-	if after.primary == nil || before.primary == after.primary {
-		return
-	}
-	view := after.view
-	c.log.Info("primary changed", "node", after.primary.name, "timeline", uint32(view.Timeline))
-	c.counts.primaryChanges.Add(1)
-	for i := range view.Nodes { // a node that was left behind is cut off: nobody waits for it any longer
-		v := &view.Nodes[i]
-		if v.State == topology.StateDown && c.nodes[v.Name] != nil {
-			c.nodes[v.Name].pool.Fence(unsent(v.Name, fmt.Errorf("node is down and %s took over", after.primary.name)))
 		}
 	}
 }
@@ -445,7 +385,7 @@ func (c *Cluster) RemoveReplica(ctx context.Context, name string) error {
 	switch {
 	case n == nil:
 		return fmt.Errorf("helios: remove replica: node %s is not part of the cluster", name)
-	case routes.primary == n:
+	case routes.primary == n, routes.view.Told.Hold && routes.fenced == n:
 		return fmt.Errorf("helios: remove replica: node %s is the primary", name)
 	}
 	if err := c.board.Remove(n.name); err != nil {

@@ -53,7 +53,15 @@ type Config struct {
 	Retry              RetryMode      // whether what certainly had no effect is sent again
 	Resolve            ResolveMode    // which writes can be looked into when their answer was lost
 	TargetSessionAttrs SessionAttrs   // which nodes may be used at all
-	Companion          []string       // host:port of companion servers
+
+	// Companion names companion servers to listen to: host:port, or :port for that
+	// port of each of Hosts, or auto for :7101.
+	Companion []string
+	// How companions are connected to, where that differs from the nodes' sslmode,
+	// sslrootcert, sslcert and sslkey. With a root certificate alone the mode is
+	// verify-full.
+	CompanionSSLMode, CompanionSSLRootCert, CompanionSSLCert, CompanionSSLKey string
+	CompanionTokenFile                                                        string // holds the token that companions ask for; "" for none
 }
 
 // Host is where one node listens.
@@ -124,7 +132,12 @@ func (c *Config) keys() *flag.FlagSet {
 	fs.TextVar(&c.Retry, "retry", c.Retry, "whether the driver sends again what certainly had no effect: `safe | off`")
 	fs.TextVar(&c.Resolve, "resolve", c.Resolve, "which writes are looked into when the answer to their commit was lost: `transactions | all | off`")
 	fs.TextVar(&c.TargetSessionAttrs, sessionAttrsKey, c.TargetSessionAttrs, "which nodes may be used, as in libpq: `any | read-write | read-only | primary | standby | prefer-standby`")
-	fs.Var((*nameList)(&c.Companion), "companion", "companion servers to ask about the cluster: `host:port,host:port`")
+	fs.Var((*nameList)(&c.Companion), "companion", "companion servers to listen to, :port for one at each host, auto for :7101: `host:port,host:port`")
+	fs.StringVar(&c.CompanionSSLMode, "companion_sslmode", c.CompanionSSLMode, "sslmode towards companions; that of the nodes if not given, and verify-full with companion_sslrootcert")
+	fs.StringVar(&c.CompanionSSLRootCert, "companion_sslrootcert", c.CompanionSSLRootCert, "sslrootcert towards companions")
+	fs.StringVar(&c.CompanionSSLCert, "companion_sslcert", c.CompanionSSLCert, "sslcert towards companions")
+	fs.StringVar(&c.CompanionSSLKey, "companion_sslkey", c.CompanionSSLKey, "sslkey towards companions")
+	fs.StringVar(&c.CompanionTokenFile, "companion_token_file", c.CompanionTokenFile, "file with the token that companions ask for; read with each connection to one")
 	return fs
 }
 

@@ -5,9 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -32,6 +30,7 @@ func (c *Config) check() error {
 		c.checkParams(),
 		c.checkOwn(),
 		c.checkLists(),
+		c.checkCompanions(),
 		c.checkDurations(),
 		c.checkNumbers(),
 		c.checkConsistency(),
@@ -106,15 +105,6 @@ func (c *Config) checkLists() error {
 	for _, w := range c.Weights {
 		if w < 1 || w > 1000 {
 			return keyError("weights", "%d is not from 1 to 1000", w)
-		}
-	}
-	for i, companion := range c.Companion {
-		host, port, err := net.SplitHostPort(companion)
-		if n, _ := strconv.ParseUint(port, 10, 16); err != nil || host == "" || n == 0 || strings.Contains(host, ",") {
-			return keyError("companion", "%q is not host:port", companion)
-		}
-		if slices.Contains(c.Companion[:i], companion) {
-			return keyError("companion", "%s is named twice", companion)
 		}
 	}
 	return nil

@@ -138,7 +138,12 @@ func TestEveryKeySetsItsField(t *testing.T) {
 		"target_session_attrs": {"prefer-standby", func(c *Config) {
 			c.TargetSessionAttrs = TargetPreferStandby
 		}},
-		"companion": {"h1:7777,[::1]:7777", func(c *Config) { c.Companion = []string{"h1:7777", "[::1]:7777"} }},
+		"companion":             {"h1:7777,[::1]:7777", func(c *Config) { c.Companion = []string{"h1:7777", "[::1]:7777"} }},
+		"companion_sslmode":     {"verify-ca", func(c *Config) { c.CompanionSSLMode = "verify-ca" }},
+		"companion_sslrootcert": {"ca.crt", func(c *Config) { c.CompanionSSLRootCert = "ca.crt" }},
+		"companion_sslcert":     {"app.crt", func(c *Config) { c.CompanionSSLCert = "app.crt" }},
+		"companion_sslkey":      {"app.key", func(c *Config) { c.CompanionSSLKey = "app.key" }},
+		"companion_token_file":  {"/run/secrets/helios", func(c *Config) { c.CompanionTokenFile = "/run/secrets/helios" }},
 	}
 	for _, key := range Keys() {
 		row, ok := rows[key.Name]
@@ -247,8 +252,10 @@ func TestErrorsNameTheKeyAndWhatIsAllowed(t *testing.T) {
 		"host=h1 min_replicas=-1":           "min_replicas: -1 is not from 0 to 262143",
 		"host=h1 weights=a":                 `weights: "a" is not a list of whole numbers, such as 1,1,2`,
 		"host=h1 weights=0":                 "weights: 0 is not from 1 to 1000",
-		"host=h1 companion=h1":              `companion: "h1" is not host:port`,
+		"host=h1 companion=h1":              `companion: "h1" is neither host:port, nor :port for that port of each host, nor auto`,
+		"host=h1 companion=h1:0":            `companion: "h1:0" is neither host:port, nor :port for that port of each host, nor auto`,
 		"host=h1 companion=h1:1,h1:1":       "companion: h1:1 is named twice",
+		"host=h1 companion_sslmode=on":      `companion_sslmode: "on" is not one of disable | allow | prefer | require | verify-ca | verify-full`,
 		"host=h1 load_balance_hosts=yes":    `load_balance_hosts: "yes" is not one of disable | random`,
 		"host=h1 sslmode=on":                `sslmode: "on" is not one of disable | allow | prefer | require | verify-ca | verify-full`,
 		"host=h1 connect_timeout=3s":        `connect_timeout: "3s" is not a whole number`,

@@ -23,6 +23,7 @@ type node struct {
 	pool    *pool.Pool
 	breaker *pool.Breaker
 	load    *router.Backend
+	proofs  proofs // of load's Replay
 	traffic pool.Traffic
 	counts  nodeCounts
 
@@ -30,7 +31,6 @@ type node struct {
 	refusal    atomic.Pointer[pgconn.PgError] // the server's answer to the last probe's attempt to connect; nil if it let it in
 
 	down   atomic.Bool  // it answers no probes
-	dialed atomic.Int64 // when a connection was made last, on the driver's clock in ns
 	misses atomic.Int32 // proofs in a row that failed
 	spared atomic.Int64 // until when, on the driver's clock in ns, no proof is asked for
 }
@@ -72,6 +72,7 @@ func (c *Cluster) newNode(name string, config *pgx.ConnConfig, decl topology.Nod
 	n := &node{name: name, ordinal: c.declared, config: config}
 	c.declared++
 	n.load = &router.Backend{Name: name, Zone: decl.Zone, Weight: decl.Weight}
+	n.proofs.load = n.load
 	n.breaker = pool.NewBreaker(name, pool.BreakerConfig{OnChange: n.load.SetBlocked})
 	timeout := dialTimeout
 	if config.ConnectTimeout > 0 {
@@ -108,10 +109,7 @@ func (c *Cluster) dial(ctx context.Context, n *node) (*pool.Conn, error) {
 		c.blame(n, err)
 		return nil, err
 	}
-	// The node may have restarted, and a standby may then show an older state
-	// than before. What it has proved is void; it costs one read a proof.
-	n.dialed.Store(c.now().UnixNano())
-	n.load.ResetReplay(0)
+	n.proofs.void(c.now())
 	return conn, nil
 }
 

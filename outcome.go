@@ -8,6 +8,7 @@ import (
 
 	"github.com/heliosdb/helios/pool"
 	"github.com/heliosdb/helios/router"
+	"github.com/heliosdb/helios/wal"
 )
 
 // finish settles a call that was read to its end, or that ended with err, and
@@ -101,7 +102,8 @@ func (r *run) learn(call *pool.Call) error {
 // time before the position was read.
 func (c *Cluster) committed(n *node, session *Session, call *pool.Call, learn uint64, asked time.Time) error {
 	view := c.routes.Load().view
-	if call.CommitTimeline != 0 && call.CommitTimeline < view.Timeline {
+	at := wal.Position{Timeline: call.CommitTimeline, LSN: call.CommitLSN}
+	if at.Timeline != 0 && at.Timeline < view.Timeline && view.History.Holds(at, view.Timeline) != wal.Kept {
 		c.prober.Kick("")
 		if learn != 0 {
 			return nil

@@ -72,6 +72,9 @@ func whyPrimary(err error) string {
 	}
 }
 
+// errHeld says that a write has to wait although a node would take it.
+var errHeld = errors.New("companions have writes wait for a change of the primary")
+
 // errAhead says that even the primary this process knows may lack what the
 // session has seen.
 var errAhead = errors.New("the session has seen a newer timeline than any node has shown yet")
@@ -150,8 +153,10 @@ func (c *Cluster) decidePrimary(r *routes, q *query, why string) (place, error) 
 	switch {
 	case r.view.Split:
 		return place{}, unsent("", fmt.Errorf("%w: stop one, make it a standby, or take it out with Cluster.RemoveReplica: %s", ErrSplitBrain, r.describe()))
-	case r.primary == nil && r.fenced != nil && !q.writes() && q.level.kind != levelStrong:
+	case r.primary == nil && r.fenced != nil && !q.begins(r.view.Told.Hold) && q.level.kind != levelStrong:
 		return place{node: r.fenced, reason: why + "; it takes no writes"}, nil
+	case r.primary == nil && r.view.Told.Hold:
+		return place{}, unsent("", fmt.Errorf("%w: %w, in epoch %d: %s", ErrNoPrimary, errHeld, r.view.Told.Epoch, r.describe()))
 	case r.primary == nil:
 		return place{}, unsent("", fmt.Errorf("%w: %s", ErrNoPrimary, r.describe()))
 	case q.writes() && c.config.MinReplicas > 0:

@@ -41,6 +41,10 @@ func (q *query) writes() bool {
 	return (q.stmt.Class != router.Read || q.learned) && !q.readOnlyTx
 }
 
+// begins reports whether the statement may change data or state, or, where it
+// should wait with that on a hold, whether it begins a transaction that may.
+func (q *query) begins(hold bool) bool { return q.writes() || hold && q.writingTx }
+
 // repeatable reports whether the statement may be sent again after it may have
 // been executed: a read has no effect that could happen twice.
 // A text that a standby has refused once is no read, whatever it looks like.

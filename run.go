@@ -83,6 +83,11 @@ func (r *run) attempt(ctx context.Context, t *tries) (pool.Event, error) {
 	if err != nil {
 		return pool.EventEnd, err
 	}
+	if r.held() {
+		n.giveBack(conn, r.session.hintFor(n))
+		r.conn = nil
+		return pool.EventEnd, unsent(n.name, fmt.Errorf("%w: %w", ErrNoPrimary, errHeld))
+	}
 	r.conn, r.over, r.began = conn, false, 0
 	n.load.Begin()
 	if schema := r.session.cluster.schema.Load(); conn.Schema != schema {
@@ -99,6 +104,12 @@ func (r *run) attempt(ctx context.Context, t *tries) (pool.Event, error) {
 		return r.send(ctx, tx.opening(r))
 	}
 	return r.send(ctx, r.autocommit())
+}
+
+// held reports whether companions have begun to have writes wait while the
+// statement stood in line for a connection.
+func (r *run) held() bool {
+	return r.session.cluster.routes.Load().view.Told.Hold && r.q.begins(true) && r.q.wish.node == ""
 }
 
 // frame says what travels around a statement.

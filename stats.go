@@ -61,6 +61,8 @@ type Status struct {
 	Primary  string       `json:"primary"`     // "" if there is none
 	Split    bool         `json:"split_brain"` // two primaries on one timeline
 	Nodes    []NodeStatus `json:"nodes"`
+
+	Companion *CompanionStatus `json:"companion,omitempty"` // nil if the DSN names none
 }
 
 // Stats counts what the driver did since the cluster was opened.
@@ -83,7 +85,7 @@ type Stats struct {
 func (c *Cluster) Status() Status {
 	r := c.routes.Load()
 	view := c.board.Peek()
-	st := Status{SystemID: view.SystemID, Timeline: view.Timeline, Split: view.Split}
+	st := Status{SystemID: view.SystemID, Timeline: view.Timeline, Split: view.Split, Companion: c.companionStatus(view.Told)}
 	if r.primary != nil {
 		st.Primary = r.primary.name
 	}
@@ -177,6 +179,8 @@ type Route struct {
 	Check  bool   `json:"check,omitempty"` // the node must prove that it has replayed Want
 	Want   string `json:"want,omitempty"`  // position the read must see
 	Pins   bool   `json:"pins,omitempty"`  // the session would keep the connection
+
+	Companion string `json:"companion,omitempty"` // what the companions say, for people; "" if the DSN names none
 }
 
 // Explain says where sql would go now, and why, with the hints, the session and
@@ -193,6 +197,9 @@ func (c *Cluster) Explain(ctx context.Context, sql string) (Route, error) {
 	q.session = q.session.copied() // a loss is told to the session itself, not to who explains
 	route := Route{SQL: sql, Class: q.stmt.Class.String(), Why: q.stmt.Reason, Pins: q.stmt.Class == router.Session}
 	p, err := c.locate(ctx, &q, &tries{})
+	if c.listener != nil {
+		route.Companion = c.companionStatus(c.board.Peek().Told).String()
+	}
 	if err != nil {
 		route.Reason = err.Error()
 		return route, err

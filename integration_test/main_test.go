@@ -20,6 +20,9 @@ func TestMain(m *testing.M) {
 	if settings := os.Getenv(relaySettings); settings != "" {
 		os.Exit(beRelay(settings))
 	}
+	if flags := os.Getenv(companionFlags); flags != "" {
+		os.Exit(beCompanion(flags))
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	err := meetServers(ctx)
 	cancel()

@@ -87,9 +87,9 @@ func TestTheGateHoldsAcknowledgementsBack(t *testing.T) {
 	var closed atomic.Bool
 	var held atomic.Pointer[relay.Confirmation]
 	r := startRelay(t, primary.Server().Conninfo(""), acknowledging(t, "ANY 1 (*)"), func(cfg *relay.Config) {
-		cfg.Gate = func(c relay.Confirmation) relay.Confirmation {
+		cfg.Gate = func(q relay.Question) relay.Confirmation {
 			if !closed.Load() {
-				held.Store(&c)
+				held.Store(&q.Confirmed)
 			}
 			return *held.Load()
 		}

@@ -39,7 +39,7 @@ func TestThePrimaryStopsThoughAcknowledgementsAreWithheld(t *testing.T) {
 				case "receipt on disk":
 					cfg.SpoolDir = t.TempDir()
 				case "a gate that holds everything":
-					cfg.Gate = func(relay.Confirmation) relay.Confirmation { return relay.Confirmation{} }
+					cfg.Gate = func(relay.Question) relay.Confirmation { return relay.Confirmation{} }
 				}
 			})
 			for _, s := range c.Replicas() {

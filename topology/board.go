@@ -30,6 +30,8 @@ type Board struct {
 	mu         sync.Mutex // guards what follows, and the writing of edition
 	pending    []change   // changes that matter and were not told yet, oldest first
 	delivering bool       // somebody is telling them
+	bulletin   *Bulletin  // the newest; nil while no companion is heard
+	bulletinAt time.Time  // when it arrived
 
 	onChange []func(before, after *View) // complete before the board is used
 }
@@ -98,8 +100,42 @@ func (b *Board) Observe(o Observation) *View {
 		if next != prev && o.Err == nil {
 			b.measure(next, &o)
 		}
+		return b.rereadLocked(prev, next)
+	})
+}
+
+// Announce merges what a companion tells, which arrived at at, and returns the
+// newest view. A bulletin of another cluster, or of an epoch that has ended,
+// changes nothing. What it says of a server that no probe has seen yet counts
+// once a probe has. The board keeps bulletin, which must not change any more.
+func (b *Board) Announce(bulletin *Bulletin, at time.Time) *View {
+	return b.publish(func(prev *View) *View {
+		next := announce(prev, bulletin, at)
+		if next != prev {
+			b.bulletin, b.bulletinAt = bulletin, at
+		}
 		return next
 	})
+}
+
+// Unheard takes note that no companion is heard any more: what they held is
+// released, and what probes say counts alone. It returns the newest view.
+func (b *Board) Unheard() *View {
+	return b.publish(func(prev *View) *View {
+		b.bulletin = nil
+		return silence(prev)
+	})
+}
+
+// rereadLocked looks at the newest bulletin again where an observation has
+// changed what it can be about. Nobody has seen next yet.
+func (b *Board) rereadLocked(prev, next *View) *View {
+	if b.bulletin == nil || next == prev || sameInWhatMatters(prev, next) {
+		return next
+	}
+	again := announce(next, b.bulletin, b.bulletinAt)
+	again.Version = next.Version
+	return again
 }
 
 // measure feeds the primary's position to the history, or measures a replica
@@ -227,7 +263,7 @@ func (b *Board) tell(c change) {
 func sameInWhatMatters(a, b *View) bool {
 	return a.SystemID == b.SystemID && a.Timeline == b.Timeline &&
 		a.Settings == b.Settings && a.Primary == b.Primary && a.LastPrimary == b.LastPrimary &&
-		a.Split == b.Split && a.Settled == b.Settled &&
+		a.Split == b.Split && a.Settled == b.Settled && a.Told == b.Told &&
 		slices.Equal(a.History, b.History) && slices.EqualFunc(a.Nodes, b.Nodes, sameNode)
 }
 

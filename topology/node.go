@@ -101,6 +101,10 @@ type Node struct {
 	told       wal.History // the beginnings of timelines the node has told of
 	stopped    bool        // is down, and nothing listens at its address
 	split      bool        // was one of two primaries on one timeline, and has not said otherwise
+
+	reign    uint64    // the epoch in which companions told of its promotion last; 0 if they never did
+	warning  string    // why companions say that it must not be used; "" if they do not
+	warnedOf time.Time // of which run of the server they said so
 }
 
 // OnTimeline reports whether everything the node shows is proven to lie in the

@@ -169,6 +169,7 @@ func judge(prev *View, nodes []Node) *View {
 	if v.SystemID == prev.SystemID {
 		v.Timeline, v.History = prev.Timeline, prev.History
 	}
+	v.Told = prev.Told.of(v.SystemID)
 	for i := range nodes {
 		v.gather(&nodes[i])
 	}
@@ -282,6 +283,8 @@ func (v *View) refusal(i int) string {
 		return fmt.Sprintf("belongs to another cluster: its system identifier is %d, not %d", n.SystemID, v.SystemID)
 	case v.alias(i) >= 0:
 		return fmt.Sprintf("is the same server as %s", v.Nodes[v.alias(i)].Name)
+	case n.warned() != "":
+		return n.warned()
 	case n.split:
 		return fmt.Sprintf("one of two primaries on timeline %s", n.Timeline)
 	case n.Role == RolePrimary && n.Timeline == 0 && v.Timeline != 0:
@@ -291,7 +294,7 @@ func (v *View) refusal(i int) string {
 	case n.Role == RoleReplica:
 		return v.pastFork(n)
 	default:
-		return ""
+		return v.deposed(n)
 	}
 }
 

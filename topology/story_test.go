@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -30,9 +31,13 @@ var rewrite = flag.Bool("rewrite", false, "write what the board says into testda
 //	doubt db1 why …            why begins with a SQLSTATE if it is the server's
 //	add db4
 //	remove db1
+//	bulletin epoch=2 phase=ready primary=db2 … | db1 replica key=value … | …
+//	unheard                    no companion is heard any more
 //
 // where the keys are id, tli, lsn (written or replayed), proven, received,
-// switch, started, rtt, age (how long ago the answer came) and the word ro.
+// switch, started, rtt, age (how long ago the answer came) and the word ro. A
+// bulletin's own are epoch, phase, primary, id, tli, switch and the word hold; a
+// node's in it are lsn, received, tli, started, state, addr and lag.
 func TestStories(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -101,6 +106,10 @@ func (s *stage) happen(line string) {
 		s.must(line, s.board.Add(Node{Name: words[1]}))
 	case "remove":
 		s.must(line, s.board.Remove(words[1]))
+	case "bulletin":
+		s.announce(line)
+	case "unheard":
+		s.board.Unheard()
 	default:
 		s.observe(line, words[0], words[1], words[2:])
 	}
@@ -194,6 +203,92 @@ func (o *Observation) set(word string) error {
 	return nil
 }
 
+// announce puts a bulletin on the board, as a companion would have written it.
+func (s *stage) announce(line string) {
+	b := &Bulletin{SystemID: 7, Epoch: 1, Phase: "ready", Timeline: 1}
+	head, nodes, _ := strings.Cut(line, "|")
+	for _, word := range strings.Fields(head)[1:] {
+		s.must(line, b.set(word))
+	}
+	for text := range strings.SplitSeq(nodes, "|") {
+		words := strings.Fields(text)
+		if len(words) < 2 {
+			continue
+		}
+		r := Reported{Name: words[0], Addr: words[0], Role: words[1], State: "up", Timeline: b.Timeline, Lag: -1}
+		for _, word := range words[2:] {
+			s.must(line, r.set(word))
+		}
+		b.Nodes = append(b.Nodes, r)
+	}
+	text, err := json.Marshal(b)
+	s.must(line, err)
+	heard := new(Bulletin)
+	s.must(line, json.Unmarshal(text, heard))
+	s.board.Announce(heard, time.Now())
+}
+
+// set sets the field that a word such as epoch=2 speaks of.
+func (b *Bulletin) set(word string) error {
+	key, value, _ := strings.Cut(word, "=")
+	number, notNumber := strconv.ParseUint(value, 10, 64)
+	switch key {
+	case "hold":
+		b.Hold = true
+	case "phase":
+		b.Phase = value
+	case "primary":
+		b.Primary = value
+	case "epoch":
+		b.Epoch = number
+		return notNumber
+	case "id":
+		b.SystemID = number
+		return notNumber
+	case "tli":
+		b.Timeline = wal.Timeline(number)
+		return notNumber
+	case "switch":
+		lsn, err := wal.ParseLSN("0/" + value)
+		b.History = wal.History{{Timeline: b.Timeline, LSN: lsn}}
+		return err
+	default:
+		return fmt.Errorf("%q is no key of a bulletin", key)
+	}
+	return nil
+}
+
+// set sets the field that a word such as lsn=100 speaks of.
+func (r *Reported) set(word string) error {
+	key, value, _ := strings.Cut(word, "=")
+	switch key {
+	case "state":
+		r.State = value
+		return nil
+	case "addr":
+		r.Addr = value
+		return nil
+	case "lag":
+		lag, err := time.ParseDuration(value)
+		r.Lag = lag
+		return err
+	default:
+		var o Observation
+		err := o.set(word)
+		r.ReplayLSN, r.ReceiveLSN = max(r.ReplayLSN, o.ReplayLSN), max(r.ReceiveLSN, o.ReceiveLSN)
+		if o.Timeline != 0 {
+			r.Timeline = o.Timeline
+		}
+		if !o.StartedAt.IsZero() {
+			r.StartedAt = o.StartedAt
+		}
+		if r.Role == "primary" {
+			r.CurrentLSN, r.ReplayLSN = max(r.CurrentLSN, r.ReplayLSN), 0
+		}
+		return err
+	}
+}
+
 // shows describes the newest view.
 func (s *stage) shows() string {
 	v := s.board.Peek()
@@ -214,6 +309,7 @@ func (s *stage) shows() string {
 	if !v.Settled {
 		b.WriteString(", not settled")
 	}
+	v.Told.show(&b)
 	b.WriteByte('\n')
 	for i := range v.Nodes {
 		n := &v.Nodes[i]
@@ -221,10 +317,30 @@ func (s *stage) shows() string {
 		if n.Role == RoleReplica && n.State != StateDown {
 			fmt.Fprintf(&b, " lag=%v behind=%d", n.Lag, n.Behind)
 		}
+		if v.Told.Epoch != 0 {
+			fmt.Fprintf(&b, " tli=%s lsn=%s", n.Timeline, n.ReplayLSN)
+		}
 		if n.Reason != "" {
 			fmt.Fprintf(&b, ": %s", n.Reason)
 		}
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// show describes what companions say.
+func (a Announcement) show(b *strings.Builder) {
+	if a.Epoch == 0 {
+		return
+	}
+	fmt.Fprintf(b, ", epoch %d", a.Epoch)
+	if !a.Heard {
+		b.WriteString(" unheard")
+	}
+	if a.Hold {
+		b.WriteString(" on hold")
+	}
+	if reigns := a.Primary + a.Stranger; reigns != "" {
+		fmt.Fprintf(b, " of %s", reigns)
+	}
 }

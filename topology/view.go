@@ -24,6 +24,8 @@ type View struct {
 	// Split. It is the node to try when all nodes seem down.
 	LastPrimary int
 
+	Told Announcement // what companions say; zero without them
+
 	decided   bool // all nodes were heard of once, and one system identifier was told by more of them than any other
 	contested bool // they were, and none was
 }

@@ -44,7 +44,7 @@ func listCommands(w io.Writer) error {
 	if err := listAll(w, commands()); err != nil {
 		return err
 	}
-	_, err := fmt.Fprint(w, "\nhelios help COMMAND says more. Exit codes: 0 all is well, 1 it is not, 2 the command line is wrong, 130 interrupted.\n")
+	_, err := fmt.Fprint(w, "\nhelios help COMMAND says more. Exit codes: 0 all is well, 1 it is not, 2 the command line is wrong,\n3 no companion answers, 4 a companion refused, 130 interrupted.\n")
 	return err
 }
 
@@ -97,6 +97,9 @@ func flagName(f *flag.Flag) string {
 		dashes = "-"
 	}
 	value, _ := flag.UnquoteUsage(f)
+	if own, is := f.Value.(interface{ Placeholder() string }); is {
+		value = own.Placeholder()
+	}
 	return strings.TrimSpace(dashes + f.Name + " " + value)
 }
 

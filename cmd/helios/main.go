@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/heliosdb/helios/internal/walbench"
@@ -40,6 +41,8 @@ const (
 	exitOK          = 0
 	exitFailed      = 1
 	exitUsage       = 2
+	exitAway        = 3   // no companion could be reached
+	exitRefused     = 4   // a companion understood, and would not
 	exitInterrupted = 130 // as a shell says it of a process that Ctrl-C ended
 )
 
@@ -67,7 +70,12 @@ type action func(ctx context.Context, s streams, args []string) error
 // commands returns all subcommands in the order of the help. It is a function,
 // since help itself is one of them.
 func commands() []command {
-	return []command{demoCommand(), routeCommand(), pingCommand(), benchCommand(), walCommand(), versionCommand(), helpCommand()}
+	return []command{
+		serverCommand(), statusCommand(), watchCommand(), topologyCommand(), lagCommand(), historyCommand(),
+		switchoverCommand(), promoteCommand(), failoverCommand(), pauseCommand(), resumeCommand(), maintenanceCommand(),
+		settingsCommand(), replicasCommand(), reinitCommand(), doctorCommand(), configCommand(), certCommand(),
+		demoCommand(), routeCommand(), pingCommand(), benchCommand(), walCommand(), versionCommand(), helpCommand(),
+	}
 }
 
 // run executes one command line and returns the exit code.
@@ -128,6 +136,7 @@ func newFlagSet(name string) *flag.FlagSet {
 // it returns. After "--" nothing is a flag; neither is what has white space in
 // it, such as an SQL text that begins with a comment.
 func parseFlags(fs *flag.FlagSet, args []string) (rest []string, err error) {
+	args = underscored(fs, args)
 	for len(args) > 0 {
 		switch first := args[0]; {
 		case first == "--":
@@ -145,6 +154,28 @@ func parseFlags(fs *flag.FlagSet, args []string) (rest []string, err error) {
 		args = fs.Args()
 	}
 	return rest, nil
+}
+
+// underscored returns args with the dashes inside the names of flags as they are
+// declared: whoever types --token-file means --token_file.
+func underscored(fs *flag.FlagSet, args []string) []string {
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		word := strings.TrimLeft(arg, "-")
+		name, value, valued := strings.Cut(word, "=")
+		declared := strings.ReplaceAll(name, "-", "_")
+		if word == arg || declared == name || fs.Lookup(name) != nil || fs.Lookup(declared) == nil {
+			continue
+		}
+		args[i] = arg[:len(arg)-len(word)] + declared
+		if valued {
+			args[i] += "=" + value
+		}
+	}
+	return args
 }
 
 // A failure is an error with the exit code and the advice that go with it.

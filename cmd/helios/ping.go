@@ -95,7 +95,7 @@ func (p *ping) ask(ctx context.Context, cfg *helios.Config) (helios.Status, erro
 	if err != nil && !errors.Is(err, helios.ErrNoReplica) {
 		return helios.Status{}, err
 	}
-	status := cluster.Status()
+	status := awaitCompanion(ctx, cluster)
 	for i := range status.Nodes {
 		if n := &status.Nodes[i]; n.State == "unknown" {
 			n.Reason = cmp.Or(n.Reason, fmt.Sprintf("no answer within %v", p.timeout))
@@ -104,12 +104,31 @@ func (p *ping) ask(ctx context.Context, cfg *helios.Config) (helios.Status, erro
 	return status, nil
 }
 
+// awaitCompanion returns the status of the cluster once a companion was heard, or
+// was asked in vain, if the DSN names any.
+func awaitCompanion(ctx context.Context, cluster *helios.Cluster) helios.Status {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		status := cluster.Status()
+		if of := status.Companion; of == nil || of.Heard || of.Reason != "" || ctx.Err() != nil {
+			return status
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
 // answer is what is printed of a cluster.
 type answer struct {
 	SystemID uint64       `json:"system_id,string"` // too large for the numbers of some JSON readers
 	Primary  string       `json:"primary"`          // "" if no node takes writes
 	Split    bool         `json:"split_brain"`      // two primaries on one timeline
 	Nodes    []nodeAnswer `json:"nodes"`
+
+	Companion *helios.CompanionStatus `json:"companion,omitempty"` // left out if the DSN names none
 }
 
 // nodeAnswer is one node's part. What it has not told is left out.
@@ -127,7 +146,7 @@ type nodeAnswer struct {
 
 // answerOf takes what is printed out of a status, but for the password.
 func answerOf(status helios.Status, password string) answer {
-	a := answer{SystemID: status.SystemID, Primary: status.Primary, Split: status.Split}
+	a := answer{SystemID: status.SystemID, Primary: status.Primary, Split: status.Split, Companion: status.Companion}
 	for i := range status.Nodes {
 		n := nodeAnswerOf(&status.Nodes[i])
 		if password != "" {
@@ -180,7 +199,11 @@ func (a *answer) write(w io.Writer, asJSON bool) error {
 	for i := range a.Nodes {
 		fmt.Fprintln(table, strings.Join(a.Nodes[i].row(), "\t"))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil || a.Companion == nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "companions: %s\n", a.Companion)
+	return err
 }
 
 // row is the node as a line of the table.

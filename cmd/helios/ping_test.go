@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -46,6 +49,27 @@ func TestPingDoesNotWaitForASilentNode(t *testing.T) {
 	}
 	if !strings.Contains(out, "300ms") {
 		t.Errorf("ping does not say why the replica did not answer:\n%s", out)
+	}
+}
+
+func TestPingTellsWhatCompanionsSay(t *testing.T) {
+	companion := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, `{"companion":"n1","epoch":7,"term":1,"seq":1}`)
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	defer companion.Close()
+	addr := companion.Listener.Addr().String()
+	_, out, _ := runHelios(pgtest.Context(t), "", "ping", "helios://127.0.0.1:1/?sslmode=disable&companion="+addr)
+	if !strings.Contains(out, "companions: n1 says epoch 7, heard ") {
+		t.Errorf("ping does not tell what the companion said:\n%s", out)
+	}
+	companion.CloseClientConnections()
+	companion.Close()
+	_, out, _ = runHelios(pgtest.Context(t), "", "ping", "--json", "helios://127.0.0.1:1/?sslmode=disable&companion="+addr)
+	var status answer
+	if err := json.Unmarshal([]byte(out), &status); err != nil || status.Companion == nil || !strings.Contains(status.Companion.Reason, "refused") {
+		t.Errorf("ping of a companion that is gone: %v in\n%s", err, out)
 	}
 }
 

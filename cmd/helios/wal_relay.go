@@ -13,7 +13,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/heliosdb/helios"
 	"github.com/heliosdb/helios/internal/replication"
+	"github.com/heliosdb/helios/server/config"
 	"github.com/heliosdb/helios/wal/relay"
 )
 
@@ -58,19 +58,18 @@ It runs until it is interrupted, and reads --users and the certificates anew on
 SIGHUP. "helios wal stats" asks it how it is; docs/relay.md is for operators.`,
 		flags: func(fs *flag.FlagSet) action {
 			w := &walRelay{cfg: relay.DefaultConfig()}
-			w.batch = int64(w.cfg.BatchSize)
 			fs.StringVar(&w.source, "source", "", "`DSN` of the server to follow")
 			fs.StringVar(&w.listen, "listen", "127.0.0.1:5433", "`ADDR` to serve standbys on, host:port")
 			fs.StringVar(&w.cfg.Name, "name", w.cfg.Name, "application_`NAME` at the source")
-			fs.Var((*byteSize)(&w.cfg.BufferSize), "wal_buffer_size", "`SIZE` of the WAL kept in memory; it is taken as it is needed")
-			fs.Var((*byteSize)(&w.batch), "wal_batch_size", "`SIZE` of the WAL in one frame to another relay, at most")
+			fs.Var(config.SizeOf(&w.cfg.BufferSize), "wal_buffer_size", "`SIZE` of the WAL kept in memory; it is taken as it is needed")
+			fs.Var(config.SizeOf(&w.cfg.BatchSize), "wal_batch_size", "`SIZE` of the WAL in one frame to another relay, at most")
 			fs.BoolVar(&w.cfg.Compression, "enable_compression", w.cfg.Compression, "ask a source that is a relay for LZ4")
 			fs.StringVar(&w.cfg.WALDir, "wal_dir", "", "`DIR` pg_wal of a server on this machine, to read older WAL from")
 			fs.StringVar(&w.cfg.SpoolDir, "spool_dir", "", "`DIR` to keep WAL in; nothing is kept if it is empty")
-			fs.Var((*byteSize)(&w.cfg.Keep), "wal_keep", "`SIZE` of what is kept in --spool_dir")
+			fs.Var(config.SizeOf(&w.cfg.Keep), "wal_keep", "`SIZE` of what is kept in --spool_dir")
 			fs.TextVar(&w.cfg.Acknowledge, "acknowledge", w.cfg.Acknowledge, "`WHAT` the source is told")
 			fs.StringVar(&w.cfg.Slot, "slot", "", "`NAME` of a slot at the source that holds WAL for the standbys; it is made if it is missing")
-			fs.Var((*byteSize)(&w.cfg.SlotLimit), "slot_limit", "`SIZE` of the WAL it holds, at most")
+			fs.Var(config.SizeOf(&w.cfg.SlotLimit), "slot_limit", "`SIZE` of the WAL it holds, at most")
 			fs.DurationVar(&w.cfg.SenderTimeout, "wal_sender_timeout", w.cfg.SenderTimeout, "`DURATION` after which a silent standby is disconnected")
 			fs.DurationVar(&w.cfg.SourceTimeout, "source_timeout", w.cfg.SourceTimeout, "`DURATION` after which a silent source is left")
 			fs.DurationVar(&w.cfg.OrphanTimeout, "orphan_timeout", w.cfg.OrphanTimeout, "`DURATION` without a source after which standbys are turned away")
@@ -90,7 +89,6 @@ SIGHUP. "helios wal stats" asks it how it is; docs/relay.md is for operators.`,
 // walRelay is one run of the command.
 type walRelay struct {
 	cfg                   relay.Config
-	batch                 int64
 	source, listen, users string
 	cert, key, clientCA   string
 	quiet                 bool
@@ -196,7 +194,6 @@ func (w *walRelay) configure(log io.Writer) error {
 		level = slog.LevelWarn
 	}
 	w.cfg.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level}))
-	w.cfg.BatchSize = int(w.batch)
 	if w.source == "" {
 		return errors.New("no --source: say which server to follow")
 	}
@@ -307,38 +304,4 @@ func verifierOf(secret string) (replication.Verifier, error) {
 		return replication.ParseVerifier(secret)
 	}
 	return replication.NewVerifier(secret)
-}
-
-// byteSize is a number of bytes as PostgreSQL writes it: 64kB, 16MB, 1GB.
-type byteSize int64
-
-var byteUnits = []struct {
-	name  string
-	bytes int64
-}{{"TB", 1 << 40}, {"GB", 1 << 30}, {"MB", 1 << 20}, {"kB", 1 << 10}, {"B", 1}}
-
-func (b *byteSize) String() string {
-	for _, u := range byteUnits {
-		if n := int64(*b); n != 0 && n%u.bytes == 0 {
-			return strconv.FormatInt(n/u.bytes, 10) + u.name
-		}
-	}
-	return strconv.FormatInt(int64(*b), 10)
-}
-
-// Set reads a size.
-func (b *byteSize) Set(text string) error {
-	number, unit := text, int64(1)
-	for _, u := range byteUnits {
-		if n := len(text) - len(u.name); n > 0 && strings.EqualFold(text[n:], u.name) {
-			number, unit = strings.TrimSpace(text[:n]), u.bytes
-			break
-		}
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || n > (1<<62)/unit {
-		return fmt.Errorf("%q is not a size; write 64kB, 16MB or 1GB", text)
-	}
-	*b = byteSize(n * unit)
-	return nil
 }

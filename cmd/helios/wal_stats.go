@@ -131,8 +131,11 @@ func writeWALStats(out io.Writer, s relay.Status) error {
 
 // readableBytes writes a number of bytes with three digits or so.
 func readableBytes(n int64) string {
-	for _, u := range byteUnits {
-		if n >= 10*u.bytes && u.bytes > 1 {
+	for _, u := range []struct {
+		name  string
+		bytes int64
+	}{{"TB", 1 << 40}, {"GB", 1 << 30}, {"MB", 1 << 20}, {"kB", 1 << 10}} {
+		if n >= 10*u.bytes {
 			return fmt.Sprintf("%d %s", n/u.bytes, u.name)
 		}
 	}

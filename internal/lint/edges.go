@@ -65,14 +65,14 @@ func Edges() []Edge {
 		{
 			From: driver,
 			Never: []string{
-				"github.com/hashicorp/...", "github.com/pierrec/...", "github.com/prometheus/...",
+				"github.com/hashicorp/...", "github.com/pierrec/...", "github.com/prometheus/...", "github.com/caio/...", "./lag/stats/...",
 				"./server/...", "./failover/...", "./wal/relay/...", "./internal/pgctl/...",
 			},
 			Why: "an application that opens a database must not compile the companion server, its consensus, compression or metrics",
 		},
 		{
 			From:  driver,
-			Never: []string{"github.com/testcontainers/...", "github.com/docker/...", "github.com/moby/...", "./internal/pgtest/...", "./internal/pgfake/...", "./internal/pgcanned/...", "./internal/walfake/...", "testing"},
+			Never: []string{"github.com/testcontainers/...", "github.com/docker/...", "github.com/moby/...", "./internal/pgtest/...", "./internal/pgfake/...", "./internal/pgcanned/...", "./internal/walfake/...", "./internal/watchfake/...", "./internal/apifake/...", "./internal/memnet/...", "./internal/openapi/...", "testing"},
 			Why:   "what tests need stays in tests: an application must not compile it",
 		},
 		{
@@ -93,6 +93,17 @@ func Edges() []Edge {
 			Why:   "the binary makes its clusters of local programs; a container engine is a matter for tests",
 		},
 		{
+			From: []string{"./..."}, Except: []string{"./failover/consensus"},
+			Direct: true,
+			Never:  []string{"github.com/hashicorp/...", "go.etcd.io/..."},
+			Why:    "only failover/consensus knows by which library companions agree (docs/adr/0013)",
+		},
+		{
+			From:  []string{"./server/api", "./server/client"},
+			Never: []string{"github.com/hashicorp/...", "./failover/consensus/...", "./server", "./server/agent/...", "./internal/pgctl/...", "./internal/apifake/..."},
+			Why:   "the API speaks of a cluster to whoever asks; how one is run stays behind api.Cluster, so that a tool compiles none of it",
+		},
+		{
 			From: []string{"./wal"}, Only: []string{},
 			Why: "wal is the words that driver and server share: the standard library only",
 		},
@@ -107,6 +118,10 @@ func Edges() []Edge {
 		{
 			From: []string{"./lag"}, Only: []string{"./wal"},
 			Why: "lag is arithmetic on positions and times: whoever asks a node for them belongs elsewhere",
+		},
+		{
+			From: []string{"./lag/stats"}, Only: []string{"./lag", "./wal", "github.com/caio/go-tdigest/v4"},
+			Why: "lag/stats is arithmetic too, with a library for quantiles that the driver does without",
 		},
 		{
 			From:  []string{"./pool"},

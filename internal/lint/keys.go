@@ -6,19 +6,13 @@ import (
 	"strings"
 )
 
-// A Key is one setting of a DSN, as the driver declares it.
+// A Key is one setting of a DSN or of a companion, as the code declares it.
 type Key struct {
 	Name    string
 	Default string // "" for an empty list or name
 	Values  string // what may be written, or an example; may be ""
 	Help    string // one phrase
 }
-
-// The lines between which the README lists the keys.
-const (
-	keysBegin = "<!-- keys -->"
-	keysEnd   = "<!-- /keys -->"
-)
 
 // KeyTable is the Markdown table of keys, in the order given.
 func KeyTable(keys []Key) string {
@@ -47,16 +41,17 @@ func cell(text string) string {
 	return strings.NewReplacer("|", `\|`, "\n", " ").Replace(text)
 }
 
-// WithKeyTable returns document with table between its markers; an error if the
-// markers are not there once each, on lines of their own.
-func WithKeyTable(document, table string) (string, error) {
-	if strings.Count(document, keysBegin+"\n") != 1 || strings.Count(document, keysEnd) != 1 {
-		return "", errors.New("the table of keys belongs between one line " + keysBegin + " and one line " + keysEnd)
+// WithKeyTable returns document with table between the lines <!-- name --> and
+// <!-- /name -->; an error if they are not there once each, on lines of their own.
+func WithKeyTable(document, name, table string) (string, error) {
+	begin, end := "<!-- "+name+" -->", "<!-- /"+name+" -->"
+	if strings.Count(document, begin+"\n") != 1 || strings.Count(document, end) != 1 {
+		return "", errors.New("the table of keys belongs between one line " + begin + " and one line " + end)
 	}
-	before, rest, _ := strings.Cut(document, keysBegin+"\n")
-	_, after, ok := strings.Cut(rest, keysEnd)
+	before, rest, _ := strings.Cut(document, begin+"\n")
+	_, after, ok := strings.Cut(rest, end)
 	if !ok {
-		return "", errors.New(keysEnd + " stands before " + keysBegin)
+		return "", errors.New(end + " stands before " + begin)
 	}
-	return before + keysBegin + "\n\n" + table + "\n" + keysEnd + after, nil
+	return before + begin + "\n\n" + table + "\n" + end + after, nil
 }

@@ -206,7 +206,7 @@ func TestTheTableStandsBetweenItsMarkers(t *testing.T) {
 		"markers backwards": {"<!-- /keys -->\n<!-- keys -->\n", ""},
 		"two tables":        {want + want, ""},
 	} {
-		got, err := WithKeyTable(tt.document, table)
+		got, err := WithKeyTable(tt.document, "keys", table)
 		if (err != nil) != (tt.want == "") || got != tt.want {
 			t.Errorf("%s: WithKeyTable = %q, %v, want %q", name, got, err, tt.want)
 		}

@@ -20,7 +20,15 @@ import (
 // account is the user that servers run as and that owns their files.
 type account struct {
 	uid, gid int
-	change   bool // this process is root and has to become that user
+	groups   []uint32 // supplementary
+	change   bool     // this process is root and has to become that user
+	password string   // for a tool that connects somewhere
+}
+
+// withPassword returns the account with a password that its tools connect with.
+func (a account) withPassword(password string) account {
+	a.password = password
+	return a
 }
 
 // serverUser returns this process's own user, or for root the user postgres,
@@ -36,6 +44,12 @@ var serverUser = sync.OnceValues(func() (account, error) {
 	if err != nil {
 		return account{}, fmt.Errorf("pgctl: root cannot run a server, and there is neither a user postgres nor nobody: %w", err)
 	}
+	return accountOf(u)
+})
+
+// accountOf returns the account of a user that root becomes. Its groups count as well: on
+// Debian one of them lets the server read its TLS key.
+func accountOf(u *user.User) (account, error) {
 	uid, err := strconv.Atoi(u.Uid)
 	if err != nil {
 		return account{}, err
@@ -44,8 +58,36 @@ var serverUser = sync.OnceValues(func() (account, error) {
 	if err != nil {
 		return account{}, err
 	}
-	return account{uid: uid, gid: gid, change: true}, nil
-})
+	a := account{uid: uid, gid: gid, change: true}
+	groups, err := u.GroupIds()
+	if err != nil {
+		return a, nil //nolint:nilerr // where nobody can say, there are none but its own
+	}
+	for _, g := range groups {
+		if n, err := strconv.ParseUint(g, 10, 32); err == nil {
+			a.groups = append(a.groups, uint32(n))
+		}
+	}
+	return a, nil
+}
+
+// ownerOf is serverUser for a data directory that may be another user's: root
+// runs its server as that one.
+func ownerOf(dir string) (account, error) {
+	info, err := os.Stat(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return serverUser()
+	}
+	uid := info.Sys().(*syscall.Stat_t).Uid
+	if uid == 0 {
+		return serverUser()
+	}
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return account{}, fmt.Errorf("pgctl: owner of %s: %w", dir, err)
+	}
+	return accountOf(u)
+}
 
 // MakeTempDir makes a directory for servers whose data is worth nothing. The
 // server's user owns and can reach it, which is not so below testing.T.TempDir
@@ -110,9 +152,9 @@ func (a account) own(path string) error {
 	return os.Chown(path, a.uid, a.gid)
 }
 
-// mkdir makes dir for the server's user; one that exists is left as it is.
-func (a account) mkdir(dir string, mode fs.FileMode) error {
-	switch err := os.Mkdir(dir, mode); {
+// mkdir makes dir for the server's user alone; one that exists is left as it is.
+func (a account) mkdir(dir string) error {
+	switch err := os.Mkdir(dir, 0o700); {
 	case errors.Is(err, fs.ErrExist):
 		return nil
 	case err != nil:
@@ -130,13 +172,35 @@ func (a account) writeFile(path, content string) error {
 	return errors.Join(a.own(next), os.Rename(next, path))
 }
 
+// rewrite is writeFile of a file that exists: it stays whose it was, with the
+// same mode, and a link stays a link.
+func (a account) rewrite(path, content string) error {
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(target)
+	if err != nil {
+		return err
+	}
+	next := target + ".new"
+	if err := os.WriteFile(next, []byte(content), info.Mode().Perm()); err != nil {
+		return err
+	}
+	err = os.Chmod(next, info.Mode().Perm())
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		err = errors.Join(err, os.Chown(next, int(owner.Uid), int(owner.Gid)))
+	}
+	return errors.Join(err, os.Rename(next, target))
+}
+
 // prepare makes cmd run as the server's user, in the language errors are
 // recognised in, untouched by the PG* variables meant for clients.
 func (a account) prepare(cmd *exec.Cmd) {
 	// An interrupt typed at the terminal is for us, who then stop the server.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if a.change {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid), Groups: a.groups}
 	}
 	for _, kv := range os.Environ() {
 		switch {
@@ -147,6 +211,9 @@ func (a account) prepare(cmd *exec.Cmd) {
 		}
 	}
 	cmd.Env = append(cmd.Env, "LC_ALL=C")
+	if a.password != "" {
+		cmd.Env = append(cmd.Env, "PGPASSWORD="+a.password)
+	}
 	if cmd.Dir == "" {
 		cmd.Dir = "/" // the caller's own may be closed to the server's user
 	}
@@ -155,17 +222,26 @@ func (a account) prepare(cmd *exec.Cmd) {
 // output runs a program to its end and returns what it printed. The error
 // quotes what it said on standard error.
 func (a account) output(ctx context.Context, program string, args ...string) (string, error) {
+	stdout, _, err := a.run(ctx, program, args...)
+	return stdout, err
+}
+
+// run is output that returns what the program said on standard error, too.
+func (a account) run(ctx context.Context, program string, args ...string) (printed, said string, err error) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	a.prepare(cmd)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second // a child of a killed tool may hold the pipes
-	err := cmd.Run()
+	waited.RLock()
+	err = cmd.Run()
+	waited.RUnlock()
+	said = strings.TrimSpace(stderr.String())
 	if ctx.Err() != nil {
-		return "", context.Cause(ctx)
+		return "", said, context.Cause(ctx)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s: %w: %s", filepath.Base(program), err, strings.TrimSpace(stderr.String()))
+		return "", said, fmt.Errorf("%s: %w: %s", filepath.Base(program), err, said)
 	}
-	return stdout.String(), nil
+	return stdout.String(), said, nil
 }

@@ -116,6 +116,15 @@ func complete(dir string) bool {
 	return true
 }
 
+// BinariesIn returns the release whose programs are in dir.
+func BinariesIn(dir string) (Binaries, error) {
+	b, err := inspect(dir)
+	if err != nil {
+		return b, fmt.Errorf("pgctl: %s: %w", dir, err)
+	}
+	return b, nil
+}
+
 // inspect asks the server in dir for its version, as the user that would run it.
 func inspect(dir string) (Binaries, error) {
 	b := Binaries{Dir: dir}

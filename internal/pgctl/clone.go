@@ -82,7 +82,7 @@ func (i *Instance) copyFiles(ctx context.Context, from *Instance) error {
 		target := i.cfg.Dir + strings.TrimPrefix(path, from.cfg.Dir)
 		switch {
 		case entry.IsDir():
-			return i.user.mkdir(target, 0o700)
+			return i.user.mkdir(target)
 		case entry.Type().IsRegular() && !ofOneServer(entry.Name()):
 			return i.copyFile(target, path)
 		}

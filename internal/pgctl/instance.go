@@ -10,13 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// Superuser is the role that Init makes and that an Instance connects as.
+// Superuser is the role that Init makes and that an Instance connects as, unless
+// its Config names another.
 const Superuser = "postgres"
 
 // Config says where one server lives.
@@ -29,6 +29,17 @@ type Config struct {
 	Log       string            // file the server's output is appended to; "" means Dir + ".log"
 	Settings  map[string]string // of postgresql.conf, as if given to Configure
 	Password  string            // that Init gives to the superuser, for clients that come by TCP; "" asks nobody for one
+	Superuser string            // "" means the constant Superuser
+
+	// Detached is for a server that this process looks after and that outlives
+	// it: see [Instance.Adopt]. Its configuration is somebody else's. Nothing is
+	// set in it but what Settings and Configure say, and the port and the socket
+	// directory if they are not zero; those of a running server are its own.
+	Detached bool
+	// State is a directory for what has to outlive the data directory, or must not
+	// be in it while it is rewound. It is made when it is needed; "" means
+	// Dir + ".pgctl".
+	State string
 }
 
 // Instance is one PostgreSQL server of this machine, running or not. Its
@@ -43,6 +54,8 @@ type Instance struct {
 	mu       sync.Mutex
 	settings map[string]string // guarded by mu
 	server   *process          // guarded by mu; nil before the first start
+	args     []string          // guarded by mu; command line of an adopted server, nil if none was
+	loaded   bool              // guarded by mu; settings holds what the file of a process before us has
 }
 
 // New describes a server and touches nothing.
@@ -57,21 +70,45 @@ func New(cfg Config) (*Instance, error) {
 	if !filepath.IsAbs(cfg.Dir) {
 		return nil, fmt.Errorf("pgctl: data directory %q is not an absolute path", cfg.Dir)
 	}
-	user, err := serverUser()
+	owner := serverUser
+	if cfg.Detached {
+		owner = func() (account, error) { return ownerOf(cfg.Dir) }
+	}
+	user, err := owner()
 	if err != nil {
 		return nil, err
 	}
+	cfg.Dir = filepath.Clean(cfg.Dir)
 	cfg.Name = cmp.Or(cfg.Name, filepath.Base(cfg.Dir))
-	cfg.SocketDir = cmp.Or(cfg.SocketDir, filepath.Dir(cfg.Dir))
 	cfg.Log = cmp.Or(cfg.Log, cfg.Dir+".log")
-	i := &Instance{cfg: cfg, user: user, settings: map[string]string{
-		"listen_addresses":        "127.0.0.1",
-		"port":                    strconv.Itoa(cfg.Port),
-		"unix_socket_directories": cfg.SocketDir,
-		"logging_collector":       "off", // the output goes to Config.Log
-	}}
+	cfg.State = cmp.Or(cfg.State, cfg.Dir+".pgctl")
+	cfg.Superuser = cmp.Or(cfg.Superuser, Superuser)
+	if !cfg.Detached {
+		cfg.SocketDir = cmp.Or(cfg.SocketDir, filepath.Dir(cfg.Dir))
+	}
+	i := &Instance{cfg: cfg, user: user, settings: cfg.baseSettings()}
 	maps.Copy(i.settings, cfg.Settings)
 	return i, nil
+}
+
+// baseSettings returns what is set in a server before anybody asks for more.
+func (c Config) baseSettings() map[string]string {
+	if !c.Detached {
+		return map[string]string{
+			"listen_addresses":        "127.0.0.1",
+			"port":                    strconv.Itoa(c.Port),
+			"unix_socket_directories": c.SocketDir,
+			"logging_collector":       "off", // the output goes to Config.Log
+		}
+	}
+	settings := map[string]string{}
+	if c.Port != 0 {
+		settings["port"] = strconv.Itoa(c.Port)
+	}
+	if c.SocketDir != "" {
+		settings["unix_socket_directories"] = c.SocketDir
+	}
+	return settings
 }
 
 // Dir returns the data directory.
@@ -84,13 +121,29 @@ func (i *Instance) Log() string { return i.cfg.Log }
 func (i *Instance) Binaries() Binaries { return i.cfg.Binaries }
 
 // Addr returns host and port of the server's TCP socket.
-func (i *Instance) Addr() string { return "127.0.0.1:" + strconv.Itoa(i.cfg.Port) }
+func (i *Instance) Addr() string {
+	_, port := i.endpoint()
+	return "127.0.0.1:" + strconv.Itoa(port)
+}
+
+// endpoint returns the directory of the socket, or a host, and the port: of a
+// detached server those it has told in postmaster.pid.
+func (i *Instance) endpoint() (host string, port int) {
+	if i.cfg.Detached {
+		if lock, ok, err := readLockFile(i.cfg.Dir); ok && err == nil && lock.host() != "" {
+			return lock.host(), lock.port
+		}
+	}
+	return i.cfg.SocketDir, i.cfg.Port
+}
 
 // ConnString returns what a superuser connects with, over the Unix socket, as a
-// keyword/value string.
+// keyword/value string. That of a detached server holds from its start, or its
+// adoption, to its end.
 func (i *Instance) ConnString() string {
+	host, port := i.endpoint()
 	return fmt.Sprintf("host=%s port=%d user=%s dbname=postgres sslmode=disable",
-		quoteConn(i.cfg.SocketDir), i.cfg.Port, Superuser)
+		quoteConn(host), port, quoteConn(i.cfg.Superuser))
 }
 
 // Connect opens a superuser's connection over the Unix socket. The caller
@@ -104,18 +157,21 @@ func (i *Instance) Connect(ctx context.Context) (*pgx.Conn, error) {
 }
 
 // Init makes the data directory of a new cluster, whose superuser is
-// [Superuser]. Connections from this machine need no password, unless the Config
-// has one and they come by TCP. It takes a second or so and does not wait for
-// the disk.
+// that of the Config. Connections from this machine need no password, unless the Config
+// has one and they come by TCP. It takes a second or so, and waits for the disk
+// only if the server is detached.
 func (i *Instance) Init(ctx context.Context) error {
 	i.control.Lock()
 	defer i.control.Unlock()
-	if err := i.user.mkdir(i.cfg.Dir, 0o700); err != nil {
+	if err := i.user.mkdir(i.cfg.Dir); err != nil {
 		return i.failed(err)
 	}
 	args := []string{
-		"--pgdata", i.cfg.Dir, "--username", Superuser,
-		"--encoding", "UTF8", "--locale", "C", "--auth", "trust", "--no-sync",
+		"--pgdata", i.cfg.Dir, "--username", i.cfg.Superuser,
+		"--encoding", "UTF8", "--locale", "C", "--auth", "trust",
+	}
+	if !i.cfg.Detached {
+		args = append(args, "--no-sync")
 	}
 	if i.cfg.Password != "" {
 		file := i.cfg.Dir + ".password"
@@ -146,28 +202,14 @@ func (i *Instance) Remove(ctx context.Context) error {
 
 // freeSharedMemory removes the System V segment that a crashed postmaster could
 // not remove itself: the system has room for a few thousand. Its number stands
-// in the seventh line of postmaster.pid (LOCK_FILE_LINE_SHMEM_KEY in
-// miscadmin.h), a file that only a crash leaves behind.
+// in postmaster.pid, a file that only a crash leaves behind.
 func (i *Instance) freeSharedMemory(ctx context.Context) error {
-	lines := i.lockFile()
-	if len(lines) < 7 {
-		return nil
+	lock, ok, err := readLockFile(i.cfg.Dir)
+	if err != nil || !ok || lock.shmem == "" {
+		return nil //nolint:nilerr // a file that cannot be read names no segment
 	}
-	fields := strings.Fields(lines[6])
-	if len(fields) != 2 {
-		return nil
-	}
-	_, err := i.user.output(ctx, "ipcrm", "-m", fields[1])
+	_, err = i.user.output(ctx, "ipcrm", "-m", lock.shmem)
 	return err
-}
-
-// lockFile returns the lines of postmaster.pid; none if there is no such file.
-func (i *Instance) lockFile() []string {
-	content, err := os.ReadFile(filepath.Join(i.cfg.Dir, "postmaster.pid"))
-	if err != nil {
-		return nil
-	}
-	return strings.Split(string(content), "\n")
 }
 
 var (

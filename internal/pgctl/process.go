@@ -1,6 +1,7 @@
 package pgctl
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -15,14 +16,22 @@ import (
 // It is reached only by one that the kernel keeps in an uninterruptible call.
 const settleTimeout = 5 * time.Second
 
-// process is a child of this process, and the children it has.
+// process is a postmaster that this process watches, and the children it has.
 type process struct {
 	pid     int
-	handle  *os.Process
-	err     error         // how it ended; set before done is closed
-	done    chan struct{} // closed when the child has been waited for
+	handle  signaller
+	done    chan struct{} // closed when it has ended
+	leave   func()        // ends the watching and leaves it alive; nil for one that cannot be left
 	running sync.WaitGroup
 }
+
+// signaller is what a process is signalled by: never by its number alone, which
+// may be another's by then.
+type signaller interface{ Signal(sig os.Signal) error }
+
+// waited is shared by whoever waits for a child of ours by its number, and held
+// by whoever reaps children that nobody waits for.
+var waited sync.RWMutex
 
 // startProcess starts cmd and waits for it in the background. One thread starts
 // it and stays until its end: the kernel sends the signal of Pdeathsig when the
@@ -34,19 +43,44 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(p.done)
+		waited.RLock()
+		defer waited.RUnlock()
 		err := cmd.Start()
 		if err == nil {
 			p.handle, p.pid = cmd.Process, cmd.Process.Pid
 		}
 		started <- err
 		if err == nil {
-			p.err = cmd.Wait()
+			_ = cmd.Wait() // that it ended is all that is asked
 		}
 	})
 	return p, <-started
 }
 
-// alive reports whether the child has not been waited for yet.
+// startDetached starts cmd as a process that outlives this one. It is watched as
+// one that was found is, so that it can be left.
+func startDetached(cmd *exec.Cmd) (*process, error) {
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	// Only we can reap it, so the number is its own until watch has begun.
+	p, err := watch(cmd.Process.Pid)
+	if err != nil || p == nil {
+		err = errors.Join(err, cmd.Process.Kill(), ignoreExit(cmd.Wait()))
+		return nil, cmp.Or(err, errStopped)
+	}
+	return p, cmd.Process.Release()
+}
+
+// ignoreExit drops what a program says by its exit status.
+func ignoreExit(err error) error {
+	if _, exited := errors.AsType[*exec.ExitError](err); exited {
+		return nil
+	}
+	return err
+}
+
+// alive reports whether the process has not ended yet.
 func (p *process) alive() bool {
 	select {
 	case <-p.done:
@@ -56,7 +90,7 @@ func (p *process) alive() bool {
 	}
 }
 
-// signal sends sig to the child alone. One that has ended gets nothing and is
+// signal sends sig to the process alone. One that has ended gets nothing and is
 // not an error.
 func (p *process) signal(sig os.Signal) error {
 	if err := p.handle.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -65,7 +99,7 @@ func (p *process) signal(sig os.Signal) error {
 	return nil
 }
 
-// freeze stops the child and everything it started. Each look at the processes
+// freeze stops the process and everything it started. Each look at the processes
 // may find some that were forked before their parent stood still, so it looks
 // until all stand.
 func (p *process) freeze() ([]proc, error) {
@@ -104,7 +138,7 @@ func (p *process) thaw() error {
 	return err
 }
 
-// killTree ends the child and everything it started, so that none of them can
+// killTree ends the process and everything it started, so that none of them can
 // do anything after the first has died. When it returns all are dead.
 func (p *process) killTree() error {
 	if !p.alive() {
@@ -120,10 +154,18 @@ func (p *process) killTree() error {
 	// numbers cannot be given to others.
 	err = errors.Join(err, p.awaitOrphans(), p.signal(syscall.SIGKILL))
 	p.running.Wait()
+	for _, q := range tree {
+		reap(q.pid)
+	}
 	return err
 }
 
-// awaitOrphans returns when nothing below the child is alive any more.
+// reap takes a dead process off the kernel's table where that is our duty: a
+// companion that is process 1 of a container, or a subreaper, becomes the parent
+// of those whose own has died. Of others' children it does nothing.
+func reap(pid int) { _, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) }
+
+// awaitOrphans returns when nothing below the process is alive any more.
 func (p *process) awaitOrphans() error {
 	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(100 * time.Microsecond) {
 		tree, err := processTree(p.pid)
@@ -160,7 +202,9 @@ func sendSignal(pid int, sig syscall.Signal) error {
 // proc is one process as the kernel shows it.
 type proc struct {
 	pid, parent int
-	state       byte // as ps prints it: R, S, D, T, Z, …
+	state       byte   // as ps prints it: R, S, D, T, Z, …
+	name        string // of the program, cut off after 15 bytes; only on Linux, as what follows
+	start       uint64 // in ticks since the machine booted
 }
 
 func (q proc) runs() bool { return !q.dead() && q.state != 'T' && q.state != 't' }

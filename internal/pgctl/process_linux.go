@@ -2,10 +2,9 @@ package pgctl
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,7 +40,7 @@ func processTree(root int) ([]proc, error) {
 	return tree, nil
 }
 
-// readProc reads one process's state and parent; ok is false if it is gone.
+// readProc reads one process's state, parent and start; ok is false if it is gone.
 func readProc(pid int) (q proc, ok bool, err error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if gone(err) {
@@ -52,13 +51,40 @@ func readProc(pid int) (q proc, ok bool, err error) {
 	}
 	q = proc{pid: pid}
 	// The name stands in parentheses and may hold any byte, even ')'.
-	rest := stat[bytes.LastIndexByte(stat, ')')+1:]
+	end := bytes.LastIndexByte(stat, ')')
+	rest := stat[end+1:]
 	if _, err := fmt.Sscanf(string(rest), " %c %d", &q.state, &q.parent); err != nil {
 		return proc{}, false, fmt.Errorf("pgctl: cannot read %q: %w", stat, err)
 	}
-	return q, true, nil
+	q.name = string(stat[bytes.IndexByte(stat, '(')+1 : end])
+	if fields := bytes.Fields(rest); len(fields) >= 20 { // the name is field 2, starttime 22
+		q.start, err = strconv.ParseUint(string(fields[19]), 10, 64)
+	}
+	return q, true, err
 }
 
-func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
+// reapOrphans takes off the kernel's table what postmasters left that died before
+// their children, where those became ours.
+func reapOrphans() {
+	if !waited.TryLock() {
+		return // another time: it might be a program of ours that somebody waits for
+	}
+	defer waited.Unlock()
+	children, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		return
+	}
+	for _, list := range children {
+		pids, _ := os.ReadFile(list) // a thread that has ended has none
+		for field := range strings.FieldsSeq(string(pids)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				continue
+			}
+			q, ok, err := readProc(pid)
+			if ok && err == nil && q.dead() && isServerProgram(q.name) {
+				reap(pid)
+			}
+		}
+	}
 }

@@ -8,11 +8,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/heliosdb/helios/wal"
 )
 
 // StopMode says what a stopping server does with its sessions.
@@ -40,9 +40,14 @@ func (m StopMode) signal() syscall.Signal {
 	panic(fmt.Sprintf("pgctl: stop mode %d", m))
 }
 
+// ErrStarting means that a detached server was still on its way up when the
+// time for it had passed. It goes on: see [Instance.AwaitReady].
+var ErrStarting = errors.New("is still starting")
+
 // Start starts the server and returns when it accepts connections. If it ends
 // instead, the error quotes the end of its log. If ctx ends first, the server
-// is killed.
+// is killed; a detached one goes on starting, since the recovery under way is
+// needed whenever it is done, and the error is [ErrStarting].
 func (i *Instance) Start(ctx context.Context) error {
 	i.control.Lock()
 	defer i.control.Unlock()
@@ -53,16 +58,40 @@ func (i *Instance) Start(ctx context.Context) error {
 	if err != nil {
 		return i.failed(err)
 	}
-	if err := i.awaitReady(ctx); err != nil {
-		return errors.Join(err, i.kill(), i.complaints(from))
+	if err = i.awaitReady(ctx); err == nil {
+		return nil
 	}
-	return nil
+	if i.cfg.Detached && i.Running() {
+		return i.failed(fmt.Errorf("%w: %w", ErrStarting, err))
+	}
+	return errors.Join(err, i.kill(), i.complaints(from))
+}
+
+// AwaitReady returns when a running server accepts connections.
+func (i *Instance) AwaitReady(ctx context.Context) error {
+	if _, err := i.runningServer(); err != nil {
+		return err
+	}
+	return i.awaitReady(ctx)
+}
+
+// Status returns what the postmaster says of itself in postmaster.pid: starting,
+// ready, stopping, or standby for a replica that takes no connections yet; ""
+// if it does not run.
+func (i *Instance) Status() string {
+	lock, ok, err := readLockFile(i.cfg.Dir)
+	if err != nil || !ok || lock.pid == 0 || lock.pid != i.PID() {
+		return ""
+	}
+	return lock.status
 }
 
 // launch starts the postmaster; from is where in the log its output begins.
 func (i *Instance) launch() (from int64, err error) {
-	if err := i.user.mkdir(i.cfg.SocketDir, 0o700); err != nil {
-		return 0, err
+	if i.cfg.SocketDir != "" {
+		if err := i.user.mkdir(i.cfg.SocketDir); err != nil {
+			return 0, err
+		}
 	}
 	log, err := os.OpenFile(i.cfg.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -73,22 +102,36 @@ func (i *Instance) launch() (from int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	cmd := exec.Command(i.cfg.Binaries.Program("postgres"), "-D", i.cfg.Dir) //nolint:noctx // the server outlives the call
-	i.user.prepare(cmd)
-	dieWithParent(cmd.SysProcAttr)
-	cmd.Stdout, cmd.Stderr = log, log
-
+	if i.isBroken() {
+		return 0, ErrBroken
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if err := i.writeSettingsLocked(); err != nil {
 		return 0, err
 	}
-	p, err := startProcess(cmd)
+	args, err := i.argsLocked()
 	if err != nil {
 		return 0, err
 	}
-	i.server = p
-	return from, nil
+	cmd := exec.Command(i.cfg.Binaries.Program("postgres"), args...) //nolint:noctx // the server outlives the call
+	i.user.prepare(cmd)
+	cmd.Stdout, cmd.Stderr = log, log
+	i.server, err = i.startServer(cmd)
+	return from, err
+}
+
+// startServer starts cmd as a child that does not outlive this process, or as a
+// detached one.
+func (i *Instance) startServer(cmd *exec.Cmd) (*process, error) {
+	if i.cfg.Detached {
+		if err := i.clearTheWay(); err != nil {
+			return nil, err
+		}
+		return startDetached(cmd)
+	}
+	dieWithParent(cmd.SysProcAttr)
+	return startProcess(cmd)
 }
 
 // awaitReady watches postmaster.pid, which costs nothing, and then proves by a
@@ -108,13 +151,9 @@ func (i *Instance) awaitReady(ctx context.Context) error {
 	return i.failed(conn.Close(ctx))
 }
 
-// reportsReady reads the status line that the postmaster keeps for pg_ctl
-// (LOCK_FILE_LINE_PM_STATUS in miscadmin.h). The file of a crashed predecessor
-// says ready as well, but names another process.
-func (i *Instance) reportsReady() bool {
-	lines, pid := i.lockFile(), strconv.Itoa(i.current().pid)
-	return len(lines) >= 8 && lines[0] == pid && strings.TrimSpace(lines[7]) == "ready"
-}
+// reportsReady reads the status line that the postmaster keeps for pg_ctl. The
+// file of a crashed predecessor says ready as well, but names another process.
+func (i *Instance) reportsReady() bool { return i.Status() == "ready" }
 
 // complaints returns what the server wrote from an offset of its log on, as an
 // error; at most the last dozen lines.
@@ -143,16 +182,38 @@ func (i *Instance) Stop(ctx context.Context, mode StopMode) error {
 	if p == nil {
 		return nil
 	}
+	return i.failed(p.stop(ctx, mode))
+}
+
+// stop asks the process to stop and waits for its end.
+func (p *process) stop(ctx context.Context, mode StopMode) error {
 	if err := p.signal(mode.signal()); err != nil {
-		return i.failed(err)
+		return err
 	}
 	select {
 	case <-p.done:
 		p.running.Wait()
 		return nil
 	case <-ctx.Done():
-		return i.failed(fmt.Errorf("still stopping: %w", context.Cause(ctx)))
+		return fmt.Errorf("still stopping: %w", context.Cause(ctx))
 	}
+}
+
+// FastStop is Stop in the mode Fast that says where the log of the server ends:
+// behind the checkpoint that it wrote last, or for a replica behind what it has
+// received. The error is [ErrNotClean] if the server ended in another way.
+func (i *Instance) FastStop(ctx context.Context) (wal.Position, error) {
+	if err := i.Stop(ctx, Fast); err != nil {
+		return wal.Position{}, err
+	}
+	c, err := i.ControlData(ctx)
+	if err != nil {
+		return wal.Position{}, err
+	}
+	if !c.State.Clean() {
+		return wal.Position{}, i.failed(fmt.Errorf("%w: it is %q", ErrNotClean, c.State))
+	}
+	return i.WALEnd(ctx)
 }
 
 // Close ends the server by whatever it takes: an immediate stop, which takes a
@@ -218,8 +279,9 @@ func (i *Instance) PID() int {
 	return 0
 }
 
-// Done returns a channel that is closed when the postmaster started last has
-// ended. It is closed already if none was started.
+// Done returns a channel that is closed when the postmaster started or adopted
+// last has ended, milliseconds after. It is closed already if there was none, and
+// stays open if that one was released.
 func (i *Instance) Done() <-chan struct{} {
 	if p := i.current(); p != nil {
 		return p.done
@@ -229,7 +291,7 @@ func (i *Instance) Done() <-chan struct{} {
 	return never
 }
 
-// current returns the postmaster started last; nil if there was none.
+// current returns the postmaster started or adopted last; nil if there was none.
 func (i *Instance) current() *process {
 	i.mu.Lock()
 	defer i.mu.Unlock()

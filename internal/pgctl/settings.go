@@ -21,37 +21,123 @@ const settingsFile = "pgctl.conf"
 // Configure changes settings of postgresql.conf; those it does not name stay as
 // they are. A running server reads them at [Instance.Reload], or at its next
 // start where PostgreSQL demands one.
+//
+// Of a detached server what a process before this one was told stays as well,
+// and what ALTER SYSTEM set wins over it.
 func (i *Instance) Configure(settings map[string]string) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	_, err := os.Stat(i.cfg.Dir)
+	missing := errors.Is(err, fs.ErrNotExist)
+	if !missing {
+		if err := i.loadSettingsLocked(); err != nil {
+			return i.failed(err)
+		}
+	}
 	maps.Copy(i.settings, settings)
-	if _, err := os.Stat(i.cfg.Dir); errors.Is(err, fs.ErrNotExist) {
+	if missing {
 		return nil // Start writes them
 	}
 	return i.failed(i.writeSettingsLocked())
 }
 
+// Settings returns what Configure was told, and the Config.
+func (i *Instance) Settings() (map[string]string, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	err := i.loadSettingsLocked()
+	return maps.Clone(i.settings), i.failed(err)
+}
+
+// loadSettingsLocked takes over what the same instance in another process has
+// left. A file that a clone brought is another's.
+func (i *Instance) loadSettingsLocked() error {
+	if i.loaded || !i.cfg.Detached {
+		return nil
+	}
+	content, err := os.ReadFile(filepath.Join(i.cfg.Dir, settingsFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	i.loaded = true
+	body, mine := strings.CutPrefix(string(content), i.settingsTitle())
+	if !mine {
+		return nil
+	}
+	saved := parseConf(body)
+	maps.Copy(saved, i.settings)
+	i.settings = saved
+	return nil
+}
+
+// settingsTitle is the first line of the settings file: whose it is.
+func (i *Instance) settingsTitle() string {
+	if !i.cfg.Detached {
+		return "# Written anew at every start.\n"
+	}
+	return fmt.Sprintf("# Written anew at every start, for %q in %q.\n", i.cfg.Name, i.cfg.Dir)
+}
+
 // writeSettingsLocked writes all settings, and the line that includes them
 // where a clone brought a postgresql.conf without it.
 func (i *Instance) writeSettingsLocked() error {
+	if err := i.loadSettingsLocked(); err != nil {
+		return err
+	}
+	i.loaded = true
 	var b strings.Builder
-	b.WriteString("# Written anew at every start.\n")
+	b.WriteString(i.settingsTitle())
 	for _, name := range slices.Sorted(maps.Keys(i.settings)) {
 		fmt.Fprintf(&b, "%s = '%s'\n", name, quoteConf.Replace(i.settings[name]))
 	}
 	if err := i.user.writeFile(filepath.Join(i.cfg.Dir, settingsFile), b.String()); err != nil {
 		return err
 	}
-	path := filepath.Join(i.cfg.Dir, "postgresql.conf")
+	return i.includeSettingsLocked()
+}
+
+// includeSettingsLocked makes the settings file the last thing that
+// postgresql.conf includes.
+func (i *Instance) includeSettingsLocked() error {
+	path, err := i.configFileLocked()
+	if err != nil {
+		return err
+	}
+	ours := settingsFile
+	if inside, err := sameDir(filepath.Dir(path), i.cfg.Dir); err != nil || !inside {
+		ours = filepath.Join(i.cfg.Dir, settingsFile)
+	}
 	conf, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	include := "\ninclude_if_exists '" + settingsFile + "'\n"
-	if strings.HasSuffix(string(conf), include) {
+	include := "include_if_exists '" + quoteConf.Replace(ours) + "'\n"
+	if strings.HasSuffix(string(conf), "\n"+include) {
 		return nil
 	}
-	return i.user.writeFile(path, string(conf)+include)
+	// Where something was added behind the line, it moves; that of another server
+	// was brought by a clone.
+	var kept strings.Builder
+	for line := range strings.Lines(string(conf)) {
+		if !includesSettings(line) {
+			kept.WriteString(line)
+		}
+	}
+	text := strings.TrimRight(kept.String(), "\n") + "\n\n" + include
+	if err := i.user.rewrite(path, text); err != nil {
+		return fmt.Errorf("%w; let its last line be: %s", err, strings.TrimSpace(include))
+	}
+	return nil
+}
+
+// includesSettings reports whether a line of postgresql.conf includes the
+// settings file of some server.
+func includesSettings(line string) bool {
+	file, ok := strings.CutPrefix(strings.TrimSpace(line), "include_if_exists '")
+	return ok && filepath.Base(strings.TrimSuffix(file, "'")) == settingsFile
 }
 
 // quoteConf makes a value fit between the quotes of postgresql.conf, which

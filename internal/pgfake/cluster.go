@@ -55,12 +55,16 @@ func NewCluster(n int) *Cluster {
 		node := &Node{
 			Name: fmt.Sprintf("n%d", i+1), cluster: c, primary: i == 0, timeline: 1,
 			insert: start, flush: start, replay: start, changed: make(chan struct{}),
-			started: time.Now(), latency: -1, sessions: make(map[*session]bool),
+			started: startOf(i), latency: -1, sessions: make(map[*session]bool),
 		}
 		c.nodes = append(c.nodes, node)
 	}
 	return c
 }
+
+// startOf returns the time as the start of a server: no two nodes have the same,
+// even if they were started at once.
+func startOf(i int) time.Time { return time.Now().Add(time.Duration(i) * time.Microsecond) }
 
 // Close kills every connection and waits until nothing of the cluster runs.
 func (c *Cluster) Close() error {

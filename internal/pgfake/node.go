@@ -144,7 +144,7 @@ func (n *Node) Refuse() {
 func (n *Node) Start() {
 	n.cluster.mu.Lock()
 	defer n.cluster.mu.Unlock()
-	n.down, n.started = false, time.Now()
+	n.down, n.started = false, startOf(slices.Index(n.cluster.nodes, n))
 	n.catchUpLocked()
 }
 
@@ -233,6 +233,9 @@ func (n *Node) Dark() bool {
 	defer n.cluster.mu.Unlock()
 	return n.dark
 }
+
+// StartedAt returns when the server was started last.
+func (n *Node) StartedAt() time.Time { return n.state().started }
 
 // IsPrimary reports whether the node is not in recovery.
 func (n *Node) IsPrimary() bool { return n.state().primary }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/heliosdb/helios/internal/pgtest"
@@ -20,6 +22,7 @@ type chain struct {
 	name   string
 	relays []*relayProcess
 	client *drain
+	feeder []int // the primary's walsenders that serve it
 }
 
 // chainBuffer is small against what is missed, so that it is full soon: memory
@@ -32,7 +35,7 @@ func startChain(ctx context.Context, name string, primary *pgtest.Node, count in
 	c := &chain{name: name}
 	source := conninfo(primary, "chain")
 	for range count {
-		r, err := startRelay(ctx, relayRequest{Name: "relay", Source: source, Buffer: chainBuffer})
+		r, err := startRelay(ctx, relayRequest{Name: chainName(name), Source: source, Buffer: chainBuffer})
 		if err != nil {
 			return nil, errors.Join(err, c.close())
 		}
@@ -46,11 +49,19 @@ func startChain(ctx context.Context, name string, primary *pgtest.Node, count in
 	if err := c.client.start(ctx); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
+	if c.feeder, err = senders(ctx, primary, chainName(name)); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
 	return c, nil
 }
 
+// chainName is what the relays of a chain call themselves.
+func chainName(name string) string {
+	return strings.NewReplacer(" ", "_", ",", "").Replace(name)
+}
+
 func (c *chain) close() error {
-	var errs []error
+	errs := []error{c.refill()}
 	if c.client != nil {
 		errs = append(errs, c.client.close())
 	}
@@ -69,8 +80,23 @@ func (c *chain) each(do func(*child) error) error {
 	return errors.Join(errs...)
 }
 
-func (c *chain) freeze() error { return c.each((*child).freeze) }
-func (c *chain) thaw() error   { return c.each((*child).thaw) }
+func (c *chain) thaw() error { return c.each((*child).thaw) }
+
+// starve has the primary send nothing to the chain; refill has it go on. The
+// walsender stands still, not who receives: a connection whose receiver sleeps
+// with full buffers loses packets, and may take seconds to find that out when it
+// wakes.
+func (c *chain) starve() error { return c.signal(syscall.SIGSTOP) }
+func (c *chain) refill() error { return c.signal(syscall.SIGCONT) }
+
+func (c *chain) signal(s syscall.Signal) error {
+	for _, pid := range c.feeder {
+		if err := syscall.Kill(pid, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // pids returns the numbers of the relays' processes.
 func (c *chain) pids() []int {
@@ -144,10 +170,10 @@ func (u *catchup) close() error {
 	return errors.Join(errs...)
 }
 
-// miss has the primary write while the relays stand still.
+// miss has the primary write while the relays are sent nothing.
 func (u *catchup) miss(ctx context.Context) error {
 	for _, c := range u.chains {
-		if err := c.freeze(); err != nil {
+		if err := c.starve(); err != nil {
 			return err
 		}
 	}
@@ -211,7 +237,7 @@ func (u *catchup) through(name string) func(context.Context) (measure, error) {
 		parts := map[string][]int{unitRelay: c.pids(), unitClient: {c.client.pid()}}
 		err := metered(m, bytes/giga, parts, func() error {
 			begun := time.Now()
-			if err := c.thaw(); err != nil {
+			if err := c.refill(); err != nil {
 				return err
 			}
 			err := c.client.await(ctx, u.to)

@@ -1,4 +1,4 @@
-package walfile
+package walfile_test
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/heliosdb/helios/internal/pgtest"
+	"github.com/heliosdb/helios/internal/walfile"
 	"github.com/heliosdb/helios/wal"
 )
 
@@ -19,7 +20,7 @@ import (
 type server struct {
 	node   *pgtest.Node
 	local  *pgtest.LocalServer
-	dir    *Dir
+	dir    *walfile.Dir
 	path   string
 	size   int64
 	system uint64
@@ -32,13 +33,13 @@ func serverOf(ctx context.Context, t *testing.T, n *pgtest.Node) *server {
 		t.Fatalf("the server of %s is %T, want one whose files are on this machine", n.Name, n.Server())
 	}
 	text, err := pgtest.Value[string](ctx, n, "SELECT system_identifier::text FROM pg_control_system()")
-	ok(t, err)
+	pgtest.OK(t, err)
 	system, err := strconv.ParseUint(text, 10, 64)
-	ok(t, err)
+	pgtest.OK(t, err)
 	size, err := pgtest.Value[int64](ctx, n, "SELECT setting::int8 FROM pg_settings WHERE name = 'wal_segment_size'")
-	ok(t, err)
+	pgtest.OK(t, err)
 	s := &server{node: n, local: local, path: filepath.Join(local.Dir(), "pg_wal"), size: size, system: system}
-	s.dir = OpenDir(s.path, size, system)
+	s.dir = walfile.OpenDir(s.path, size, system)
 	t.Cleanup(func() { s.dir.Close() })
 	return s
 }
@@ -54,37 +55,37 @@ func (s *server) work(ctx context.Context, t *testing.T) wal.LSN {
 		"SELECT pg_switch_wal()",
 		"DELETE FROM t WHERE x % 3 = 0",
 	} {
-		ok(t, s.node.Exec(ctx, sql))
+		pgtest.OK(t, s.node.Exec(ctx, sql))
 	}
 	lsn, err := s.node.LSN(ctx)
-	ok(t, err)
+	pgtest.OK(t, err)
 	return lsn
 }
 
 // fill copies WAL up to a position of a timeline from the server to the spool,
 // in pieces that end anywhere.
-func (s *server) fill(t *testing.T, spool *Spool, h wal.History, timeline wal.Timeline, to wal.LSN) {
+func (s *server) fill(t *testing.T, spool *walfile.Spool, h wal.History, timeline wal.Timeline, to wal.LSN) {
 	t.Helper()
 	buf := make([]byte, 123_457)
 	for at := spool.Position().LSN; at < to; at = spool.Position().LSN {
-		n, err := s.dir.ReadAt(buf[:min(len(buf), int(to-at))], at, TimelinesAt(h, timeline, at, s.size)...)
+		n, err := s.dir.ReadAt(buf[:min(len(buf), int(to-at))], at, walfile.TimelinesAt(h, timeline, at, s.size)...)
 		if err != nil {
 			t.Fatalf("ReadAt(%s) = %d, %v; want bytes up to %s", at, n, err, to)
 		}
-		ok(t, spool.Write(at, buf[:n]))
+		pgtest.OK(t, spool.Write(at, buf[:n]))
 	}
 	_, err := spool.Sync()
-	ok(t, err)
+	pgtest.OK(t, err)
 }
 
 // wantSame compares a position's segment in the spool with the server's file, up
 // to where the spool ends.
-func (s *server) wantSame(t *testing.T, spool *Spool, name string) {
+func (s *server) wantSame(t *testing.T, spool *walfile.Spool, name string) {
 	t.Helper()
-	want, err := os.ReadFile(filepath.Join(s.path, strings.TrimSuffix(name, partialSuffix)))
-	ok(t, err)
-	got, err := os.ReadFile(spool.disk.file(name))
-	ok(t, err)
+	want, err := os.ReadFile(filepath.Join(s.path, strings.TrimSuffix(name, ".partial")))
+	pgtest.OK(t, err)
+	got, err := os.ReadFile(filepath.Join(spool.Path(), name))
+	pgtest.OK(t, err)
 	if len(got) > len(want) || !bytes.Equal(got, want[:len(got)]) {
 		t.Errorf("%s in the spool differs from the server's file", name)
 	}
@@ -106,44 +107,44 @@ func TestWhatAServerWroteIsReadAndKeptByteForByte(t *testing.T) {
 	if !found || err != nil || start >= end {
 		t.Fatalf("Oldest(1) = %s, %v, %v; want a position before %s", start, found, err, end)
 	}
-	spool, err := OpenSpool(t.TempDir(), SpoolConfig{SegmentSize: first.size, System: first.system, Keep: 1 << 30})
-	ok(t, err)
+	spool, err := walfile.OpenSpool(t.TempDir(), walfile.SpoolConfig{SegmentSize: first.size, System: first.system, Keep: 1 << 30})
+	pgtest.OK(t, err)
 	defer spool.Close()
-	ok(t, spool.Reset(start, 1))
+	pgtest.OK(t, spool.Reset(start, 1))
 	first.fill(t, spool, nil, 1, end)
 
-	ok(t, c.WaitCaughtUp(ctx))
+	pgtest.OK(t, c.WaitCaughtUp(ctx))
 	next := c.Replicas()[0]
-	ok(t, c.Kill(c.Primary()))
-	ok(t, c.Promote(ctx, next))
+	pgtest.OK(t, c.Kill(c.Primary()))
+	pgtest.OK(t, c.Promote(ctx, next))
 	second := serverOf(ctx, t, next)
 	end = second.work(ctx, t)
 	text, err := second.dir.History(2)
-	ok(t, err)
+	pgtest.OK(t, err)
 	h, err := wal.ParseHistory(2, text)
-	ok(t, err)
+	pgtest.OK(t, err)
 	fork, _ := h.Begin(2)
 	second.fill(t, spool, h, 2, max(fork, spool.Position().LSN))
-	ok(t, spool.SwitchTimeline(2, fork, text))
+	pgtest.OK(t, spool.SwitchTimeline(2, fork, text))
 	second.fill(t, spool, h, 2, end)
 	second.wantKept(ctx, t, spool)
 	second.wantRecycledSegmentsUnread(ctx, t, spool, h)
 }
 
 // wantKept compares every file of the spool with the server's.
-func (s *server) wantKept(ctx context.Context, t *testing.T, spool *Spool) {
+func (s *server) wantKept(ctx context.Context, t *testing.T, spool *walfile.Spool) {
 	t.Helper()
-	files, err := spool.dir.segments()
-	ok(t, err)
+	files, err := spool.Files(s.size)
+	pgtest.OK(t, err)
 	whole := 0
 	for _, f := range files {
-		name := f.name(s.size)
+		name := f.Name
 		s.wantSame(t, spool, name)
-		if f.partial {
+		if f.Partial {
 			continue
 		}
 		whole++
-		got, want := s.dump(ctx, spool.disk.path, name), s.dump(ctx, s.path, name)
+		got, want := s.dump(ctx, spool.Path(), name), s.dump(ctx, s.path, name)
 		if got != want || !strings.Contains(got, "rmgr: ") {
 			t.Errorf("pg_waldump of %s in the spool = %.300s, want %.300s", name, got, want)
 		}
@@ -155,31 +156,31 @@ func (s *server) wantKept(ctx context.Context, t *testing.T, spool *Spool) {
 
 // wantRecycledSegmentsUnread makes the server reuse segments that were read, and
 // expects nothing but WAL of its place under their old and new names.
-func (s *server) wantRecycledSegmentsUnread(ctx context.Context, t *testing.T, spool *Spool, h wal.History) {
+func (s *server) wantRecycledSegmentsUnread(ctx context.Context, t *testing.T, spool *walfile.Spool, h wal.History) {
 	t.Helper()
 	oldest := spool.Stats().Oldest
 	if _, err := s.dir.ReadAt(make([]byte, 100), oldest, 2, 1); err != nil {
 		t.Fatalf("ReadAt(%s) = %v, want bytes", oldest, err)
 	}
-	ok(t, s.node.Exec(ctx, "ALTER SYSTEM SET wal_keep_size = 0"))
-	ok(t, s.node.Exec(ctx, "SELECT pg_reload_conf()"))
-	ok(t, s.node.Await(ctx, "SELECT setting = '0' FROM pg_settings WHERE name = 'wal_keep_size'"))
-	ok(t, s.node.Exec(ctx, "CHECKPOINT"))
+	pgtest.OK(t, s.node.Exec(ctx, "ALTER SYSTEM SET wal_keep_size = 0"))
+	pgtest.OK(t, s.node.Exec(ctx, "SELECT pg_reload_conf()"))
+	pgtest.OK(t, s.node.Await(ctx, "SELECT setting = '0' FROM pg_settings WHERE name = 'wal_keep_size'"))
+	pgtest.OK(t, s.node.Exec(ctx, "CHECKPOINT"))
 	s.fill(t, spool, h, 2, s.work(ctx, t))
-	ok(t, s.node.Exec(ctx, "CHECKPOINT"))
+	pgtest.OK(t, s.node.Exec(ctx, "CHECKPOINT"))
 	end, err := s.node.LSN(ctx)
-	ok(t, err)
-	if n, err := s.dir.ReadAt(make([]byte, 100), oldest, 2, 1); !errors.Is(err, ErrNotKept) {
-		t.Errorf("ReadAt(%s) of a segment that was recycled = %d, %v; want %v", oldest, n, err, ErrNotKept)
+	pgtest.OK(t, err)
+	if n, err := s.dir.ReadAt(make([]byte, 100), oldest, 2, 1); !errors.Is(err, walfile.ErrNotKept) {
+		t.Errorf("ReadAt(%s) of a segment that was recycled = %d, %v; want %v", oldest, n, err, walfile.ErrNotKept)
 	}
-	files, err := s.dir.segments()
-	ok(t, err)
+	files, err := s.dir.Files(s.size)
+	pgtest.OK(t, err)
 	ahead := 0
 	for _, f := range files {
-		if at := f.start(s.size); at > end {
+		if at := f.Start; at > end {
 			ahead++
-			wantNotKept(t, s.dir, at, f.timeline)
-			wantNotKept(t, s.dir, at+100_000, f.timeline)
+			wantGone(t, s.dir, at, f.Timeline)
+			wantGone(t, s.dir, at+100_000, f.Timeline)
 		}
 	}
 	if ahead == 0 {
@@ -191,8 +192,13 @@ func (s *server) wantRecycledSegmentsUnread(ctx context.Context, t *testing.T, s
 		t.Fatalf("Oldest(2) = %s, %v, %v; want between %s and %s", from, found, err, oldest, end)
 	}
 	for at := from; at < end; at += wal.LSN(s.size) {
-		id := spool.segmentAt(wal.Position{Timeline: 2, LSN: at})
-		id.partial = at+wal.LSN(s.size) > end
-		s.wantSame(t, spool, id.name(s.size))
+		s.wantSame(t, spool, spool.FileAt(wal.Position{Timeline: 2, LSN: at}, at+wal.LSN(s.size) > end))
+	}
+}
+
+func wantGone(t testing.TB, d *walfile.Dir, at wal.LSN, timeline wal.Timeline) {
+	t.Helper()
+	if n, err := d.ReadAt(make([]byte, 100), at, timeline); n != 0 || !errors.Is(err, walfile.ErrNotKept) {
+		t.Errorf("ReadAt(%s, %v) = %d, %v; want 0, %v", at, timeline, n, err, walfile.ErrNotKept)
 	}
 }

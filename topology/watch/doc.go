@@ -1,6 +1,8 @@
 // Package watch puts on a [topology.Board] what it can find out about the nodes
 // of a cluster. [Prober] asks every node by SQL, as an ordinary user, over a
-// connection of its own.
+// connection of its own. [Listener] listens to the bulletins of companion
+// servers, where there are any: they come at once when something changes, and the
+// prober goes on beside them.
 //
 // # Invariants
 //
@@ -9,6 +11,10 @@
 //   - Nothing is left running when Run returns.
 //   - A node whose connection limit is reached is not down, and no observation
 //     says so.
+//   - A bulletin that is older than one heard before is never told, whoever tells
+//     it.
+//   - Nothing that a companion is sent, such as a token, gets into a log or an
+//     error, even if it is sent back.
 //
 // # What an ordinary user learns
 //

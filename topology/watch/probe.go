@@ -48,9 +48,10 @@ type Prober struct {
 	// connection.
 	Connect func(ctx context.Context, node string) (*pgconn.PgConn, error)
 
-	// Heard, if not nil, is called after every probe that said something about
-	// the node, with the error it failed with. Calls for different nodes overlap.
-	Heard func(node string, err error)
+	// Heard, if not nil, is called with what every probe has found that said
+	// something about the node, once the board knows it. Calls for different nodes
+	// overlap.
+	Heard func(o *topology.Observation)
 
 	Log *slog.Logger // nil for silence
 
@@ -270,6 +271,6 @@ func (w *watcher) report(ctx context.Context, o topology.Observation, err error)
 	w.failed = err != nil
 	w.Board.Observe(o)
 	if w.Heard != nil {
-		w.Heard(w.node, o.Err)
+		w.Heard(&o)
 	}
 }

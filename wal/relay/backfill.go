@@ -252,7 +252,11 @@ func (f *backfill) leaveSource() {
 // the source's words if it has some.
 func (f *backfill) refused(err error) error {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return &replication.Error{Code: pgErr.Code, Message: pgErr.Message, Detail: pgErr.Detail, Hint: pgErr.Hint}
+		code := pgErr.Code
+		if errors.Is(gone(err), errGone) {
+			code = codeGone // a relay that asks has nothing else to know it by
+		}
+		return &replication.Error{Code: code, Message: pgErr.Message, Detail: pgErr.Detail, Hint: pgErr.Hint}
 	}
 	f.st.r.log.Warn("older WAL cannot be had from the source", "name", f.st.s.sub.name, "error", err)
 	return &replication.Error{Code: "57P03", Message: fmt.Sprintf("WAL from %s on is older than the relay's buffer, and its source cannot be reached", f.at)}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -16,8 +17,8 @@ import (
 
 const (
 	// watchStandby is how often the other candidates are looked at while a standby
-	// is followed. It may be one that stands behind this relay, and waits for
-	// it in vain.
+	// is followed, which may be one that stands behind this relay, and waits for
+	// it in vain; or while there are some that are wanted more.
 	watchStandby = 500 * time.Millisecond
 	// watchPrimary is how often while a primary is: it may be one that was left
 	// behind and does not know it.
@@ -25,14 +26,16 @@ const (
 )
 
 // watchOthers ends following the chosen source when another candidate is
-// better: on a newer timeline, or the primary where the chosen is none.
+// better: on a newer timeline, or the primary where the chosen is none, or a
+// relay that is named before it: only a relay hears of the standbys behind this
+// one.
 func (r *Relay) watchOthers(ctx context.Context, chosen *candidate, cancel context.CancelCauseFunc) {
 	sources := *r.sources.Load()
 	if len(sources) < 2 {
 		return
 	}
 	every := watchPrimary
-	if chosen.id.InRecovery {
+	if chosen.id.InRecovery || chosen.rank > 0 {
 		every = watchStandby
 	}
 	tick := time.NewTicker(every)
@@ -43,11 +46,12 @@ func (r *Relay) watchOthers(ctx context.Context, chosen *candidate, cancel conte
 			return
 		case <-tick.C:
 		}
-		for _, cfg := range sources {
-			if addr(cfg) == addr(chosen.cfg) || !r.isBetter(ctx, cfg, chosen) {
+		for rank, cfg := range sources {
+			if addr(cfg) == addr(chosen.cfg) || !r.isBetter(ctx, cfg, rank, chosen) {
 				continue
 			}
 			r.log.InfoContext(ctx, "another source is better", "from", addr(cfg), "was", addr(chosen.cfg))
+			delete(r.doubted, addr(cfg)) // follow does not look at it meanwhile
 			cancel(errSourceChanged)
 			return
 		}
@@ -56,7 +60,7 @@ func (r *Relay) watchOthers(ctx context.Context, chosen *candidate, cancel conte
 
 // isBetter reports whether the source answers, and should be followed in place
 // of the chosen one.
-func (r *Relay) isBetter(ctx context.Context, cfg *pgconn.Config, chosen *candidate) bool {
+func (r *Relay) isBetter(ctx context.Context, cfg *pgconn.Config, rank int, chosen *candidate) bool {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
 	defer cancel()
 	c, err := r.ask(ctx, cfg)
@@ -65,7 +69,15 @@ func (r *Relay) isBetter(ctx context.Context, cfg *pgconn.Config, chosen *candid
 	}
 	c.client.Close() //nolint:errcheck // it was only asked
 	now := r.branch.Load().timeline()
-	return c.id.Timeline > now || c.id.Timeline == now && chosen.id.InRecovery && !c.id.InRecovery
+	wanted := c.isRelay() && !chosen.isRelay() && rank < chosen.rank
+	switch {
+	case c.id.Timeline != now:
+		return c.id.Timeline > now
+	case chosen.id.InRecovery:
+		return !c.id.InRecovery || wanted
+	default:
+		return !c.id.InRecovery && wanted
+	}
 }
 
 // A candidate is a source that answers.
@@ -79,32 +91,115 @@ type candidate struct {
 
 func (c *candidate) isRelay() bool { return c.options != "" }
 
+// chooseGrace is how long sources that may not answer at all are waited for when
+// there is one that will do.
+const chooseGrace = 200 * time.Millisecond
+
+// An answer is what became of asking a source.
+type answer struct {
+	rank int
+	c    *candidate // nil if there is err
+	err  error
+}
+
 // choose connects to all sources and returns the best: on the highest timeline,
-// then the primary, then the first.
-func (r *Relay) choose(ctx context.Context) (*candidate, error) {
+// then the primary, then the first. The source that has just been lost, and who
+// did not answer the last time, is not waited for longer than chooseGrace once
+// there is one on the timeline that is relayed: a host that is gone from the
+// network would hold up every failover. If it comes late and is better,
+// watchOthers finds it, and it is waited for then.
+func (r *Relay) choose(parent context.Context) (*candidate, error) {
 	// What was changed until now is taken notice of here.
 	select {
 	case <-r.resume:
 	default:
 	}
 	sources := *r.sources.Load()
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
+	if len(sources) == 0 {
+		return nil, errNoSource
+	}
+	ctx, cancel := context.WithTimeout(parent, r.cfg.SourceTimeout)
 	defer cancel()
-	found := make([]*candidate, len(sources))
-	errs := make([]error, len(sources))
+	answers := make(chan answer, len(sources))
 	var asking sync.WaitGroup
 	for i, cfg := range sources {
-		asking.Go(func() {
-			found[i], errs[i] = r.ask(ctx, cfg)
-			if errs[i] != nil {
-				errs[i] = fmt.Errorf("%s: %w", addr(cfg), errs[i])
-				return
-			}
-			found[i].rank = i
-		})
+		asking.Go(func() { answers <- r.asked(ctx, cfg, i) })
 	}
+	all := r.await(sources, answers)
+	cancel()
 	asking.Wait()
-	found = slices.DeleteFunc(found, func(c *candidate) bool { return c == nil })
+	close(answers)
+	for late := range answers {
+		all = append(all, late)
+	}
+	r.doubtAfter(sources, all)
+	return best(all)
+}
+
+// asked asks one source.
+func (r *Relay) asked(ctx context.Context, cfg *pgconn.Config, rank int) answer {
+	c, err := r.ask(ctx, cfg)
+	if err != nil {
+		return answer{rank: rank, err: fmt.Errorf("%s: %w", addr(cfg), err)}
+	}
+	c.rank = rank
+	return answer{rank: rank, c: c}
+}
+
+// await returns the answers that are worth waiting for.
+func (r *Relay) await(sources []*pgconn.Config, answers <-chan answer) []answer {
+	waiting := 0 // for sources that will answer
+	for _, cfg := range sources {
+		if !r.doubted[addr(cfg)] {
+			waiting++
+		}
+	}
+	var all []answer
+	var grace <-chan time.Time
+	found := false // one that will do
+	for len(all) < len(sources) {
+		if found && waiting == 0 && grace == nil {
+			timer := time.NewTimer(chooseGrace)
+			defer timer.Stop()
+			grace = timer.C
+		}
+		select {
+		case a := <-answers:
+			all = append(all, a)
+			if !r.doubted[addr(sources[a.rank])] {
+				waiting--
+			}
+			have := r.branch.Load()
+			found = found || a.c != nil && have != nil && a.c.id.Timeline >= have.timeline()
+		case <-grace:
+			return all
+		}
+	}
+	return all
+}
+
+// doubtAfter notes who did not answer in time.
+func (r *Relay) doubtAfter(sources []*pgconn.Config, all []answer) {
+	r.doubted = make(map[string]bool)
+	for _, a := range all {
+		timeout, ok := errors.AsType[net.Error](a.err)
+		late := ok && timeout.Timeout() || errors.Is(a.err, context.DeadlineExceeded) || errors.Is(a.err, context.Canceled)
+		if late {
+			r.doubted[addr(sources[a.rank])] = true
+		}
+	}
+}
+
+// best returns the best candidate and lets go of the others.
+func best(all []answer) (*candidate, error) {
+	var found []*candidate
+	errs := make([]error, len(all))
+	for _, a := range all {
+		if a.c != nil {
+			found = append(found, a.c)
+		}
+		errs[a.rank] = a.err
+	}
 	if len(found) == 0 {
 		return nil, errors.Join(errs...)
 	}
@@ -137,7 +232,7 @@ func (r *Relay) ask(ctx context.Context, cfg *pgconn.Config) (_ *candidate, err 
 		}
 	}()
 	c := &candidate{cfg: cfg, client: client, id: id, options: frameOptions(id, r.cfg.Compression)}
-	if have := r.branch.Load(); have != nil {
+	if have := r.branch.Load(); have != nil && !r.forgets.Load() {
 		switch {
 		case id.Timeline < have.timeline():
 			return nil, fmt.Errorf("relay: it is on timeline %s, and %s has been relayed: a primary that was left behind", id.Timeline, have.timeline())

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/internal/replication"
+	"github.com/heliosdb/helios/wal"
 )
 
 // A Config says what a [Relay] is to do. Times and sizes that are zero have the
@@ -25,6 +26,9 @@ type Config struct {
 	// Source is where WAL comes from: the first that can be used, see
 	// ParseSource. SetSource changes it later.
 	Source []*pgconn.Config
+	// SourceLater allows that there is none until SetSource names one, and that
+	// WALDir is made later too.
+	SourceLater bool
 
 	BufferSize  int64 // wal_buffer_size: bytes of WAL in memory
 	BatchSize   int   // wal_batch_size: most bytes of WAL in one frame to another relay
@@ -41,10 +45,12 @@ type Config struct {
 
 	// Acknowledge is what the source is told.
 	Acknowledge Policy
-	// Gate, if set, has the last word on what the source is told, and may hold
-	// some of it back. It is asked before each status update, and must be quick.
+	// Gate, if set, has the last word on what the source is told. It is asked right
+	// before each status update, must be quick, and holds back what it likes. Of
+	// a source that flushes before it sends, as PostgreSQL does, it may confirm
+	// what has arrived: a commit then waits for the gate and for nobody's disk.
 	// Release has it asked again.
-	Gate func(Confirmation) Confirmation
+	Gate func(Question) Confirmation
 	// Slot is a physical replication slot at the source that holds WAL for the
 	// relay's subscribers; empty if there is none. It is made if it is missing, never
 	// streamed from, and moved by what the subscribers have flushed.
@@ -62,6 +68,9 @@ type Config struct {
 	// Users may subscribe, with their passwords. If there are none, anybody on
 	// this machine may (trust), and nobody else.
 	Users map[string]replication.Verifier
+	// TrustAll lets in anybody from other machines too where there are no Users and no
+	// certificates: whoever reaches the relay can read all that is in the database.
+	TrustAll bool
 
 	SenderTimeout time.Duration // a subscriber that is silent for so long is disconnected (wal_sender_timeout)
 	SourceTimeout time.Duration // a source that is silent for so long is left
@@ -78,6 +87,14 @@ type Config struct {
 	OrphanTimeout time.Duration
 
 	Log *slog.Logger // nil for slog.Default
+}
+
+// A Question is what Config.Gate answers: what may the source be told?
+type Question struct {
+	Source    string       // host and port of who is told, as in Status
+	Timeline  wal.Timeline // of what has arrived
+	Head      wal.LSN      // where that ends
+	Confirmed Confirmation // what Acknowledge allows
 }
 
 // DefaultConfig returns what is used where nothing is said.
@@ -118,7 +135,7 @@ func fill[T comparable](field *T, value T) {
 // check returns what cannot be done.
 func (c Config) check() error {
 	switch {
-	case len(c.Source) == 0:
+	case len(c.Source) == 0 && !c.SourceLater:
 		return errors.New("relay: no source: say where the WAL is to come from")
 	case c.BatchSize < pageSize || c.BatchSize > maxFrame:
 		return fmt.Errorf("relay: wal_batch_size is %d bytes, and must be from %d to %d", c.BatchSize, pageSize, maxFrame)
@@ -178,6 +195,9 @@ func splitHosts(all *pgconn.Config) []*pgconn.Config {
 	}
 	return hosts
 }
+
+// Address is how Status and a Question name a source.
+func Address(cfg *pgconn.Config) string { return addr(cfg) }
 
 // addr names a candidate: nothing but host and port, since the rest may hold a
 // password.

@@ -140,11 +140,12 @@ func (in *receiver) answer(ctx context.Context) {
 	defer tick.Stop()
 	var told told
 	for {
-		asked := false
+		asked, quiet := false, false
 		select {
 		case <-ctx.Done():
 			return
 		case <-in.r.replicator.kick:
+			quiet = !in.r.replicator.released.Swap(false)
 		case <-in.reply:
 			asked = true
 		case <-tick.C:
@@ -157,7 +158,7 @@ func (in *receiver) answer(ctx context.Context) {
 		if in.leave.Load() && !in.farewell(ctx) {
 			return
 		}
-		if err := in.tell(&told, asked); err != nil {
+		if err := in.tell(&told, asked, quiet); err != nil {
 			in.c.client.Close() //nolint:errcheck // ends the read
 			return
 		}
@@ -170,17 +171,32 @@ func (in *receiver) silentFor() time.Duration {
 
 // told is what the source knows.
 type told struct {
+	anything  bool
+	confirmed Confirmation
 	feedback  replication.Feedback
 	positions []byte
 }
 
-// tell sends what there is to tell.
-func (in *receiver) tell(old *told, asked bool) error {
-	r, client := in.r, in.c.client
+// confirmed returns what the source may be told.
+func (in *receiver) confirmed() Confirmation {
+	r := in.r
 	c := r.replicator.Confirmed()
-	if r.cfg.Gate != nil {
-		c = r.cfg.Gate(c)
+	if r.cfg.Gate == nil {
+		return c
 	}
+	at := r.replicator.Position()
+	return r.cfg.Gate(Question{Source: addr(in.c.cfg), Timeline: at.Timeline, Head: at.LSN, Confirmed: c})
+}
+
+// tell sends what there is to tell. A quiet one sends nothing if the source knows
+// it all.
+func (in *receiver) tell(old *told, asked, quiet bool) error {
+	r, client := in.r, in.c.client
+	c, f := in.confirmed(), r.replicator.Feedback()
+	if quiet && old.anything && !in.c.isRelay() && c == old.confirmed && f == old.feedback {
+		return nil
+	}
+	old.anything, old.confirmed = true, c
 	if in.c.isRelay() {
 		now := encodePositions(r.replicator.positions())
 		if !slices.Equal(now, old.positions) {
@@ -196,7 +212,6 @@ func (in *receiver) tell(old *told, asked bool) error {
 	if err := client.SendStatus(status); err != nil {
 		return err
 	}
-	f := r.replicator.Feedback()
 	if f != old.feedback {
 		old.feedback = f
 		f.SentAt = status.SentAt
@@ -212,10 +227,7 @@ func (in *receiver) farewell(ctx context.Context) bool {
 	r := in.r
 	head := r.buffer.Head()
 	done := func() bool {
-		c := r.replicator.Confirmed()
-		if r.cfg.Gate != nil {
-			c = r.cfg.Gate(c)
-		}
+		c := in.confirmed()
 		// What is not told as flushed counts as written (WalSndDone).
 		return c.Flush == head || c.Flush == 0 && c.Write == head
 	}
@@ -223,7 +235,7 @@ func (in *receiver) farewell(ctx context.Context) bool {
 		return true
 	}
 	grace := r.cfg.ShutdownGrace
-	if r.cfg.Acknowledge.Mode == ConfirmNothing {
+	if r.cfg.Acknowledge.Mode == ConfirmNothing && r.cfg.Gate == nil {
 		grace = 0 // nobody will ever confirm
 	}
 	wait := time.NewTimer(grace)

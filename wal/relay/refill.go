@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -30,7 +31,6 @@ func (r *Relay) refillSpool(ctx context.Context, b *branch, pos wal.Position) (i
 	if cfg == nil {
 		return 0, errOrphaned
 	}
-	r.log.InfoContext(ctx, "the spool is older than the buffer, and is filled from the source", "at", pos, "buffer", r.buffer.Tail())
 	bounded, cancel := context.WithTimeout(ctx, r.cfg.SourceTimeout)
 	defer cancel()
 	client, _, err := r.dial(bounded, cfg.Copy(), "_spool")
@@ -38,6 +38,7 @@ func (r *Relay) refillSpool(ctx context.Context, b *branch, pos wal.Position) (i
 		return 0, err
 	}
 	defer client.Close() //nolint:errcheck // nothing is lost with it
+	r.log.InfoContext(ctx, "the spool is older than the buffer, and is filled from the source", "at", pos, "buffer", r.buffer.Tail())
 	started, _, err := client.Start(bounded, "", pos.LSN, pos.Timeline, "")
 	if err != nil || !started {
 		return 0, gone(err)
@@ -52,14 +53,21 @@ func (r *Relay) refillSpool(ctx context.Context, b *branch, pos wal.Position) (i
 // errGone says that the source has removed the WAL.
 var errGone = errors.New("relay: the source has removed the WAL")
 
-// gone turns the source's word for it into errGone. The code is 58P01 if the file
-// could not be opened, and XX000 if it was removed while it was read
-// (CheckXLogRemoved, which has no errno to tell of).
+// codeGone is how a walsender says so, and this relay.
+const codeGone = "58P01"
+
+// gone marks what a stream of WAL ended with as errGone if it is that. The code
+// is codeGone where the file is no longer there (WalSndSegmentOpen). Where it was
+// removed while it was read (CheckXLogRemoved) the code is made of whatever errno
+// was left from before, mostly XX000, which other refusals have as well; what is
+// its own is the function's name, which no language changes. Only for streams:
+// what has codeGone elsewhere is another file.
 func gone(err error) error {
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && (pgErr.Code == "58P01" || pgErr.Code == "XX000") {
-		return errGone
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pgErr.Code != codeGone && pgErr.Routine != "CheckXLogRemoved" {
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: %w", errGone, err)
 }
 
 // end returns how far the spool is filled.

@@ -38,10 +38,12 @@ type Relay struct {
 	source      atomic.Pointer[sourceState]
 	sources     atomic.Pointer[[]*pgconn.Config]
 	behindRelay atomic.Bool // the source is one
+	forgets     atomic.Bool // what is relayed is not to be gone on with
 	users       atomic.Pointer[map[string]replication.Verifier]
-	resume      chan struct{}  // holds one: the sources have changed
-	removed     wal.LSN        // follow's own; the source no longer has what comes there
-	serving     sync.WaitGroup // every goroutine that Run and Serve start
+	resume      chan struct{}   // holds one: the sources have changed
+	removed     wal.LSN         // follow's own; the source no longer has what comes there
+	doubted     map[string]bool // follow's own; sources, by address, that may not answer
+	serving     sync.WaitGroup  // every goroutine that Run and Serve start
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -86,7 +88,7 @@ func New(cfg Config) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.WALDir != "" {
+	if cfg.WALDir != "" && !cfg.SourceLater {
 		if _, err := os.ReadDir(cfg.WALDir); err != nil {
 			return nil, fmt.Errorf("relay: directory of WAL: %w", err)
 		}
@@ -101,6 +103,7 @@ func New(cfg Config) (*Relay, error) {
 		backfills: make(chan struct{}, maxBackfills), known: make(chan struct{}), resume: make(chan struct{}, 1),
 		sessions: make(map[*session]struct{}),
 	}
+	r.replicator.gated = cfg.Gate != nil
 	r.frames = newFrameCache(&r.replicator.compressed)
 	r.server = r.newServer()
 	if cfg.Acknowledge.Mode == ConfirmReceipt && cfg.SpoolDir == "" {
@@ -117,9 +120,10 @@ func New(cfg Config) (*Relay, error) {
 func (r *Relay) Replicator() *Replicator { return r.replicator }
 
 // SetSource changes where WAL comes from. The stream is taken up at the new
-// source where it stands; subscribers stay connected.
+// source where it stands; subscribers stay connected. Without any the relay
+// leaves its source, takes no more WAL, and goes on to serve what it has.
 func (r *Relay) SetSource(source []*pgconn.Config) error {
-	if len(source) == 0 {
+	if len(source) == 0 && !r.cfg.SourceLater {
 		return errors.New("relay: no source: say where the WAL is to come from")
 	}
 	r.sources.Store(&source)
@@ -130,8 +134,21 @@ func (r *Relay) SetSource(source []*pgconn.Config) error {
 	return nil
 }
 
+// Forget gives up what is relayed: the relay begins anew with what its source has,
+// even if that is another history, and disconnects its subscribers. It is for a
+// branch that turned out to be nobody's, such as that of a promotion which failed
+// and whose timeline's number another one has now.
+func (r *Relay) Forget() {
+	r.forgets.Store(true)
+	select {
+	case r.resume <- struct{}{}:
+	default:
+	}
+}
+
 // Release has Config.Gate asked again, and the source told.
 func (r *Relay) Release() {
+	r.replicator.released.Store(true)
 	r.replicator.kickSource()
 }
 
@@ -333,6 +350,17 @@ func (r *Relay) knownBranch(ctx context.Context, most time.Duration) (*branch, e
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// Holds reports whether what was written at p is part of what is relayed, or will
+// be: of the history of the timeline that it is on. It is false while there is none.
+func (r *Relay) Holds(p wal.Position) bool {
+	b := r.branch.Load()
+	if b == nil {
+		return false
+	}
+	s, ok := b.span(p.Timeline)
+	return ok && p.LSN <= s.end
 }
 
 // closeSpool writes down what there is to keep.

@@ -24,6 +24,7 @@ type Batch struct {
 type Replicator struct {
 	buffer *Buffer
 	policy Policy
+	gated  bool // somebody else may confirm what has arrived, and what a subscriber has
 	marks  marks
 
 	mu       sync.Mutex
@@ -35,6 +36,7 @@ type Replicator struct {
 	feedback replication.Feedback
 	tells    bool          // the source wants to hear of every subscriber
 	kick     chan struct{} // holds one: what goes to the source has changed
+	released atomic.Bool   // the source is to be told in any case
 
 	compressed counter
 }
@@ -63,7 +65,7 @@ func (r *Replicator) Replicate(batch Batch) error {
 // arrived notes that the buffer has WAL up to at.
 func (r *Replicator) arrived(at wal.LSN, now time.Time) {
 	r.marks.arrived(at, now)
-	if r.policy.Mode == ConfirmReceipt {
+	if r.gated || r.policy.Mode == ConfirmReceipt {
 		r.kickSource()
 	}
 }
@@ -201,7 +203,7 @@ func (s *Subscriber) Acknowledge(c Confirmation) Confirmation {
 	defer r.mu.Unlock()
 	s.heard = time.Now()
 	s.confirmed = c.clamped(wal.LSN(s.sent.Load()))
-	if s.confirmed.furthest(r.reached) != r.reached || r.tells {
+	if s.confirmed.furthest(r.reached) != r.reached || r.tells || r.gated {
 		r.settleLocked()
 	}
 	return s.confirmed
@@ -233,20 +235,39 @@ func (r *Replicator) find(name string) *Subscriber {
 func (r *Replicator) settleLocked() {
 	before := r.reached
 	if r.policy.Mode == ConfirmQuorum {
-		r.reached = before.furthest(quorum(r.policy.K, r.countingLocked()))
+		r.reached = before.furthest(quorum(r.policy.K, r.countingLocked(r.policy)))
 	}
-	if r.reached != before || r.tells {
+	if r.reached != before || r.tells || r.gated {
 		r.kickSource()
 	}
 }
 
-// countingLocked returns the confirmations that the policy may count: on the
+// Quorum returns what k of the named subscribers have, each position for itself:
+// on the current timeline, those behind other relays too. It is zero if there are
+// fewer.
+func (r *Replicator) Quorum(k int, names []string) Confirmation {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(names) == 0 {
+		return Confirmation{}
+	}
+	return quorum(k, r.countingLocked(Policy{K: k, Names: names})).clamped(r.buffer.Head())
+}
+
+// Position returns where the WAL that has arrived ends.
+func (r *Replicator) Position() wal.Position {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return wal.Position{Timeline: r.timeline, LSN: r.buffer.Head()}
+}
+
+// countingLocked returns the confirmations that a policy may count: on the
 // current timeline, one for each name, that of its latest session. A relay stands
 // for itself only where it is named: else those behind it would count twice.
-func (r *Replicator) countingLocked() []Confirmation {
+func (r *Replicator) countingLocked(p Policy) []Confirmation {
 	latest := make(map[string]*Subscriber, len(r.subs))
 	for _, s := range r.subs {
-		if s.timeline == 0 || s.timeline != r.timeline || !r.policy.counts(s.name) || s.relay && len(r.policy.Names) == 0 {
+		if s.timeline == 0 || s.timeline != r.timeline || !p.counts(s.name) || s.relay && len(p.Names) == 0 {
 			continue
 		}
 		if old := latest[sameName(s.name)]; old == nil || old.serial < s.serial {

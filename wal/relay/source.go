@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"sync"
 	"time"
@@ -22,10 +23,14 @@ const (
 // errSourceChanged ends following a source because there is to be another.
 var errSourceChanged = errors.New("relay: the source was changed")
 
+// errNoSource means that there is none for now.
+var errNoSource = errors.New("relay: no source is named")
+
 // follow keeps the buffer filled until ctx ends. It returns an error only for
 // what trying again cannot mend.
 func (r *Relay) follow(ctx context.Context) error {
 	backoff := minBackoff
+	said := "" // in the log, since there was a source
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := r.followOnce(ctx)
@@ -37,9 +42,15 @@ func (r *Relay) follow(ctx context.Context) error {
 		case errors.Is(err, errSourceChanged):
 			r.setSourceState(nil, err)
 			continue
+		case errors.Is(err, errNoSource):
+			r.setSourceState(nil, err)
+			select {
+			case <-r.resume:
+			case <-ctx.Done():
+			}
+			continue
 		}
-		r.log.WarnContext(ctx, "the source is lost", "from", r.source.Load().addr, "error", err)
-		r.setSourceState(nil, err)
+		said = r.lost(ctx, err, said)
 		if time.Since(began) > maxBackoff {
 			backoff = minBackoff
 		}
@@ -53,6 +64,19 @@ func (r *Relay) follow(ctx context.Context) error {
 		backoff = min(backoff*2, maxBackoff)
 	}
 	return nil
+}
+
+// lost notes that there is no source, and why, and returns what was said of it:
+// once, until the reason is another or there was a source in between.
+func (r *Relay) lost(ctx context.Context, err error, said string) string {
+	before := r.source.Load()
+	if before.up {
+		r.doubted[before.addr] = true // choose has made the map
+		said = ""
+	}
+	r.log.Log(ctx, unlessSaid(slog.LevelWarn, err, said), "the source is lost", "from", before.addr, "error", err)
+	r.setSourceState(nil, err)
+	return err.Error()
 }
 
 // followOnce connects to the best source there is, and takes its WAL until it
@@ -88,7 +112,7 @@ func (r *Relay) followOnce(parent context.Context) error {
 	r.setSourceState(chosen.cfg, nil)
 	r.log.InfoContext(ctx, "following", "from", addr(chosen.cfg), "timeline", t, "at", at, "relay", chosen.isRelay())
 	err = r.stream(ctx, chosen, at, t)
-	if isUndefinedFile(err) {
+	if errors.Is(err, errGone) {
 		r.removed = r.buffer.Head()
 	}
 	if cause := context.Cause(ctx); cause != nil && parent.Err() == nil {
@@ -114,6 +138,7 @@ func (r *Relay) adopt(ctx context.Context, c *candidate) (wal.LSN, wal.Timeline,
 	head := r.buffer.Head()
 	fork := theirs.fork(ours)
 	switch last, ok := theirs.span(ours.timeline()); {
+	case r.forgets.Swap(false):
 	case ok && theirs.timeline() == ours.timeline() && fork != noEnd:
 		return 0, 0, fmt.Errorf("relay: it is on timeline %s with another history, forked at %s: a different branch of the same number", theirs.timeline(), fork)
 	case ok && fork == last.end && r.removed == head && theirs.start() > head:
@@ -192,9 +217,9 @@ func (c *candidate) branch(ctx context.Context) (*branch, error) {
 	return newBranch(c.id, file)
 }
 
-// isUndefinedFile reports whether the server said that it has no such file: the
-// first timeline of a cluster that was made by pg_resetwal or pg_upgrade has a
-// number and no history.
+// isUndefinedFile reports whether the server said that it has no such history
+// file: the first timeline of a cluster that was made by pg_resetwal or pg_upgrade
+// has a number and no history.
 func isUndefinedFile(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pgErr.Code == "58P01"
@@ -203,7 +228,7 @@ func isUndefinedFile(err error) bool {
 // fetchHistories gets the history files of the branch's timelines that are not
 // here: a standby on an old one asks for each up to the last.
 func (r *Relay) fetchHistories(ctx context.Context, client *replication.Client, b *branch) {
-	if have := r.branch.Load(); have != nil {
+	if have := r.branch.Load(); have != nil && !r.forgets.Load() {
 		b.files = merged(have.files, b.files)
 	}
 	for _, s := range b.spans {
@@ -240,7 +265,7 @@ func (r *Relay) stream(ctx context.Context, c *candidate, at wal.LSN, t wal.Time
 		}
 		if started {
 			if next, err = r.receive(ctx, c); err != nil {
-				return err
+				return gone(err)
 			}
 		}
 		if next.Timeline == 0 {

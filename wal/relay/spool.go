@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -137,6 +138,7 @@ func (r *Relay) fillSpool(ctx context.Context) {
 	}
 	reader := r.buffer.Reader(r.spool.Position().LSN)
 	defer func() { reader.Close() }()
+	said := "" // in the log, since something was written
 	for {
 		wrote, err := r.spoolSome(ctx, reader)
 		switch {
@@ -144,7 +146,8 @@ func (r *Relay) fillSpool(ctx context.Context) {
 			return
 		case err != nil:
 			// What could not be written is written later, if the buffer still has it.
-			r.log.ErrorContext(ctx, "the spool cannot be written", "dir", r.cfg.SpoolDir, "error", err)
+			r.log.Log(ctx, unlessSaid(slog.LevelError, err, said), "the spool cannot be written", "dir", r.cfg.SpoolDir, "error", err)
+			said = err.Error()
 			reader.seek(r.spool.Position().LSN)
 			select {
 			case <-time.After(spoolRetry):
@@ -161,8 +164,19 @@ func (r *Relay) fillSpool(ctx context.Context) {
 			case <-ctx.Done():
 				return
 			}
+		default:
+			said = ""
 		}
 	}
+}
+
+// unlessSaid returns the level for an error, that of details if it is the one
+// that was told last.
+func unlessSaid(level slog.Level, err error, said string) slog.Level {
+	if err.Error() == said {
+		return slog.LevelDebug
+	}
+	return level
 }
 
 // spoolSome writes what there is, flushes it, and says so. It reports whether

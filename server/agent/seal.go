@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/wal"
+)
+
+// sealWait is how long the local standby has to flush what the relay holds.
+const sealWait = 50 * time.Millisecond
+
+// sealBudget bounds all that is asked of the server for a seal.
+const sealBudget = time.Second
+
+// Seal promises that no WAL of an epoch before epoch is taken any more, and says
+// how far the server is. Once it has answered, that is on disk.
+func (a *Agent) Seal(ctx context.Context, epoch failover.Epoch) failover.SealAnswer {
+	answer := failover.SealAnswer{Epoch: epoch, Node: a.cfg.Name, Sealed: failover.Sealed{Node: a.cfg.Name}}
+	if err := a.promiseEpoch(epoch); err != nil {
+		answer.Err = err.Error()
+		return answer
+	}
+	answer.Sealed.Reign = a.promises.get().Taken
+	ctx, cancel := context.WithTimeoutCause(ctx, sealBudget, fmt.Errorf("no answer within %v", sealBudget))
+	defer cancel()
+	if err := a.measure(ctx, &answer.Sealed); err != nil {
+		answer.Sealed.Err = err.Error()
+	}
+	a.afterSeal(ctx)
+	return answer
+}
+
+// promiseEpoch closes all epochs before epoch, unless a newer one is known.
+func (a *Agent) promiseEpoch(epoch failover.Epoch) error {
+	a.source.Lock()
+	defer a.source.Unlock()
+	newest := a.promises.get().newest()
+	if epoch < newest {
+		return fmt.Errorf("agent: epoch %d is known, and %d is older", newest, epoch)
+	}
+	sealed := a.promises.get().Sealed
+	if err := a.promises.change(func(p *promise) { p.Sealed = epoch }); err != nil {
+		return err
+	}
+	a.gate.fence(epoch)
+	if a.gate.reigns() < epoch {
+		a.lease.GiveBack(a.clock())
+	}
+	if sealed == epoch { // what was taken since then is of this epoch
+		return nil
+	}
+	return a.setSourceLocked("", nil)
+}
+
+// measure says how far the server is.
+func (a *Agent) measure(ctx context.Context, s *failover.Sealed) error {
+	if !a.pg.Running() {
+		return a.measureStopped(ctx, s)
+	}
+	a.mu.Lock()
+	diverged := a.diverged
+	a.mu.Unlock()
+	var f facts
+	err := a.acting.do(ctx, func(conn *pgx.Conn) error {
+		var err error
+		if f, err = readFacts(ctx, conn); err != nil || !f.Recovery {
+			return err
+		}
+		return a.awaitFlush(ctx, conn, &f)
+	})
+	s.Position, s.ReplayLSN = f.position(), f.Replay
+	switch {
+	case err != nil:
+		return err
+	case diverged:
+		return errors.New("it is past the fork of an older epoch, and waits to be rewound")
+	case f.Paused:
+		return errors.New("replay is paused")
+	}
+	return nil
+}
+
+// awaitFlush gives the standby the time to flush what the relay has given it.
+func (a *Agent) awaitFlush(ctx context.Context, conn *pgx.Conn, f *facts) error {
+	ctx, cancel := context.WithTimeout(ctx, sealBudget)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	by := a.clock() + sealWait
+	head := a.relay.Replicator().Position()
+	for head.Timeline == f.Timeline && f.LSN < head.LSN && a.streamsHere() && a.clock() < by {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil // what it has told is true
+		}
+		flushed, replayed, err := received(ctx, conn)
+		if err != nil {
+			return err
+		}
+		f.LSN, f.Replay = max(f.LSN, flushed), max(f.Replay, replayed)
+	}
+	return nil
+}
+
+// streamsHere reports whether the local standby takes its WAL from the own relay.
+func (a *Agent) streamsHere() bool {
+	for _, s := range a.relay.Replicator().Metrics().Subscribers {
+		if s.Name == a.cfg.Name && s.Via == "" && s.Timeline != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// measureStopped is measure of a server that does not run, but might.
+func (a *Agent) measureStopped(ctx context.Context, s *failover.Sealed) error {
+	if !exists(filepath.Join(a.cfg.DataDir, "PG_VERSION")) {
+		return errors.New("there is no data directory")
+	}
+	select {
+	case a.hands <- struct{}{}:
+		defer a.put()
+	default:
+		return errors.New("the server is being started, rewound or cloned")
+	}
+	end, err := a.pg.WALEnd(ctx)
+	if err != nil {
+		return err
+	}
+	s.Position, s.ReplayLSN = end, wal.LSN(0)
+	return nil
+}
+
+// sealedFor is how long a standby that streams from its relay still knows the way
+// to the old primary. Most often it is promoted before that, or has another one to
+// follow.
+const sealedFor = time.Second
+
+// afterSeal has a standby forget the way to the old primary: one that lost its
+// relay would else go there. A reload makes the walreceiver connect again, so
+// nobody waits for that, and where there is no need it is left until later.
+func (a *Agent) afterSeal(ctx context.Context) {
+	a.later(ctx, func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, sealedFor+5*time.Second)
+		defer cancel()
+		if a.streamsHere() {
+			wait := time.NewTimer(sealedFor)
+			defer wait.Stop()
+			select {
+			case <-wait.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if err := a.take(ctx); err != nil {
+			return
+		}
+		defer a.put()
+		v := a.view()
+		// Meanwhile there may be somebody to follow, or this node may be it.
+		if !v.running || !v.standby || v.as.Epoch >= v.promise.Sealed || v.promise.Reign >= v.promise.Sealed {
+			return
+		}
+		if err := a.point(ctx, a.conninfoTo(failover.Member{})); err != nil {
+			a.log.WarnContext(ctx, "the standby still knows the way to the primary of the closed epoch", "error", err)
+		}
+	})
+}

@@ -1,0 +1,399 @@
+package agent
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/internal/pgctl"
+	"github.com/heliosdb/helios/internal/pgtest"
+)
+
+// fence closes the epoch in the leader's name, and returns the next.
+func (m *team) fence() (epoch failover.Epoch) {
+	m.change(func(as *failover.Assignment) {
+		as.Epoch++
+		epoch = as.Epoch
+		as.Phase, as.Primary = failover.PhaseFenced, failover.Member{}
+		m.history = append(m.history, failover.Transition{Epoch: epoch})
+	})
+	return epoch
+}
+
+// elect says who is to be the primary.
+func (m *team) elect(n *testNode, set failover.SyncSet) {
+	m.change(func(as *failover.Assignment) { as.Phase, as.Primary, as.Gate = failover.PhaseElected, n.member, set })
+}
+
+// seal has a node promise the epoch.
+func (m *team) seal(n *testNode, epoch failover.Epoch) failover.Sealed {
+	m.t.Helper()
+	began := time.Now()
+	s := n.Seal(pgtest.Context(m.t), epoch)
+	m.t.Logf("FIGURES seal of %s: %v, %+v", n.member.Name, time.Since(began), s)
+	if s.Err != "" {
+		m.t.Fatalf("seal of %s: %s", n.member.Name, s.Err)
+	}
+	return s.Sealed
+}
+
+// stopped has the primary stop in order.
+func (m *team) stopped(n *testNode, epoch failover.Epoch) failover.Stopped {
+	m.t.Helper()
+	pgtest.OK(m.t, n.Prepare(pgtest.Context(m.t)))
+	began := time.Now()
+	s := n.Stop(pgtest.Context(m.t), epoch)
+	m.t.Logf("FIGURES stop of %s: %v, %+v", n.member.Name, time.Since(began), s)
+	if s.Err != "" {
+		m.t.Fatalf("stop of %s: %s", n.member.Name, s.Err)
+	}
+	return s
+}
+
+// writes has somebody insert row after row at whoever takes writes, until the
+// test says stop; it counts what was acknowledged.
+type writes struct {
+	acknowledged int
+	longest      time.Duration
+	stop         context.CancelFunc
+	done         chan struct{}
+}
+
+func (m *team) startWrites(nodes ...*testNode) *writes {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &writes{stop: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(w.done)
+		last := time.Now()
+		for ctx.Err() == nil {
+			for _, n := range nodes {
+				conn, err := n.pg.Connect(ctx)
+				if err != nil {
+					continue
+				}
+				for err == nil {
+					if _, err = conn.Exec(ctx, "INSERT INTO t VALUES (0)"); err == nil {
+						w.acknowledged++
+						w.longest, last = max(w.longest, time.Since(last)), time.Now()
+					}
+				}
+				conn.Close(context.Background())
+			}
+		}
+	}()
+	return w
+}
+
+// end stops the writes and returns how many were acknowledged.
+func (w *writes) end() int {
+	w.stop()
+	<-w.done
+	return w.acknowledged
+}
+
+// awaitSame waits until all nodes have as many rows as the first of them.
+func (m *team) awaitSame(primary *testNode) int {
+	m.t.Helper()
+	want := primary.count("t")
+	for _, n := range m.nodes {
+		await(m.t, n.member.Name+" has all rows", func() bool { return n.count("t") == want })
+	}
+	return want
+}
+
+// A switchover under load: nothing that was acknowledged is lost, the old primary
+// is back without a rewind, and then it has its turn again.
+func TestTwoNodesTakeTurns(t *testing.T) {
+	for name, set := range map[string]failover.SyncSet{"async": async, "semisync": {Members: []string{"n1", "n2"}, K: 1}} {
+		t.Run(name, func(t *testing.T) {
+			m := newTeam(t, "n1", "n2")
+			without := func(name string) failover.SyncSet {
+				if set.K == 0 {
+					return set
+				}
+				return semisync(name)
+			}
+			m.found(without("n2"))
+			n1, n2 := m.nodes[0], m.nodes[1]
+			n1.exec("CREATE TABLE t (i int)")
+			w := m.startWrites(n1, n2)
+			await(t, "some rows", func() bool { return n1.count("t") > 50 })
+			for _, turn := range []struct{ from, to *testNode }{{n1, n2}, {n2, n1}} {
+				epoch := m.fence()
+				s := m.stopped(turn.from, epoch)
+				if got := m.seal(turn.to, epoch); got.Position.LSN < s.Position.LSN {
+					t.Errorf("%s has sealed at %s, and %s was stopped at %s", turn.to.member.Name, got.Position, turn.from.member.Name, s.Position)
+				}
+				m.elect(turn.to, without(turn.from.member.Name))
+				m.promote(turn.to, failover.Promote{Epoch: epoch, Until: s.Position})
+				promoted := time.Now()
+				before := turn.to.count("t")
+				await(t, "writes go on", func() bool { return turn.to.count("t") > before+20 })
+				await(t, "the old primary streams", func() bool { return turn.from.Report().Streaming })
+				t.Logf("FIGURES promoted until the old primary streams: %v", time.Since(promoted))
+			}
+			acknowledged := w.end()
+			t.Logf("FIGURES the longest gap between two of %d commits: %v", acknowledged, w.longest)
+			if got := m.awaitSame(n1); got < acknowledged {
+				t.Errorf("%d rows are there, and %d were acknowledged", got, acknowledged)
+			}
+		})
+	}
+}
+
+// A switchover is given up after the old primary has stopped: it goes on as if
+// nothing had been, on its timeline.
+func TestASwitchoverIsGivenUp(t *testing.T) {
+	m := newTeam(t, "n1", "n2")
+	m.found(async)
+	n1, n2 := m.nodes[0], m.nodes[1]
+	n1.exec("CREATE TABLE t (i int)")
+	epoch := m.fence()
+	m.stopped(n1, epoch)
+	m.elect(n1, async)
+	done := m.promote(n1, failover.Promote{Epoch: epoch})
+	if done.Timeline != 1 {
+		t.Errorf("the primary goes on on timeline %s, want 1", done.Timeline)
+	}
+	n1.exec("INSERT INTO t VALUES (1)")
+	await(t, "n2 streams", func() bool { return n2.Report().Streaming })
+	m.awaitSame(n1)
+
+	// And once more without a stop: it confirms nothing until it is elected again.
+	epoch = m.fence()
+	m.seal(n1, epoch)
+	c := n1.begin()
+	c.waits(n1)
+	m.elect(n1, async)
+	if done := m.promote(n1, failover.Promote{Epoch: epoch}); done.Timeline != 1 {
+		t.Errorf("the primary goes on on timeline %s, want 1", done.Timeline)
+	}
+	c.returns()
+	m.awaitSame(n1)
+}
+
+// A primary that was cut off has written what nobody has. When it hears of its
+// successor it is stopped, rewound, and follows; what it alone had is kept.
+func TestAPrimaryThatWasCutOffIsRewound(t *testing.T) {
+	m := newTeam(t, "n1", "n2")
+	m.leased = time.Minute
+	m.found(async)
+	n1, n2 := m.nodes[0], m.nodes[1]
+	n1.exec("CREATE TABLE t (i int)")
+	n1.exec("INSERT INTO t SELECT generate_series(1, 100)")
+	await(t, "n2 has them", func() bool { return n2.count("t") == 100 })
+	m.cut("n1", true)
+	epoch := m.fence()
+	m.seal(n2, epoch)
+	n1.exec("INSERT INTO t SELECT generate_series(1, 5000)")
+	m.elect(n2, async)
+	m.promote(n2, failover.Promote{Epoch: epoch})
+	n2.exec("INSERT INTO t SELECT generate_series(1, 100)")
+	pid := n1.pg.PID()
+	healed := time.Now()
+	m.cut("n1", false)
+	await(t, "n1 is another process", func() bool { now := n1.pg.PID(); return now != 0 && now != pid })
+	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
+	t.Logf("FIGURES healed until the old primary streams, rewound: %v", time.Since(healed))
+	if got := m.awaitSame(n2); got != 200 {
+		t.Errorf("%d rows are there, want 200", got)
+	}
+}
+
+// A standby that was not sealed has received more than the one that was promoted.
+// It is not counted, and is rewound.
+func TestAStandbyPastTheForkIsRewound(t *testing.T) {
+	m := newTeam(t, "n1", "n2", "n3")
+	m.leased = time.Minute
+	m.found(async)
+	n1, n2, n3 := m.nodes[0], m.nodes[1], m.nodes[2]
+	n1.exec("CREATE TABLE t (i int)")
+	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
+	m.cut("n1", true)
+	m.cut("n3", true)
+	epoch := m.fence()
+	s := m.seal(n2, epoch)
+	n1.exec("INSERT INTO t SELECT generate_series(1, 5000)")
+	await(t, "n3 has what n2 has not", func() bool { return n3.count("t") == 5000 })
+	pgtest.OK(t, n1.pg.Kill())
+	m.elect(n2, async)
+	m.promote(n2, failover.Promote{Epoch: epoch})
+	n2.exec("INSERT INTO t SELECT generate_series(1, 100)")
+	pid := n3.pg.PID()
+	m.cut("n3", false)
+	healed := time.Now()
+	await(t, "n3 is another process", func() bool {
+		if got := n2.Report().Confirmed["n3"]; n3.pg.PID() == pid && got > s.Position.LSN {
+			t.Errorf("the diverged standby has confirmed %s, and the fork is at %s", got, s.Position)
+		}
+		now := n3.pg.PID()
+		return now != 0 && now != pid
+	})
+	await(t, "n3 streams", func() bool { return n3.Report().Streaming })
+	t.Logf("FIGURES healed until the diverged standby streams: %v", time.Since(healed))
+	m.cut("n1", false)
+	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
+	if got := m.awaitSame(n2); got != 100 {
+		t.Errorf("%d rows are there, want 100", got)
+	}
+}
+
+// PostgreSQL hangs, and its companion does not: the lease is given back, and the
+// server is killed, so that it cannot go on when it is let go.
+func TestAHungServerIsKilledAndReplaced(t *testing.T) {
+	m := newTeam(t)
+	for _, name := range []string{"n1", "n2"} {
+		m.add(name, func(c *Config) { c.HealthInterval, c.HealthTimeout = 200*time.Millisecond, 500*time.Millisecond })
+	}
+	m.found(async)
+	n1, n2 := m.nodes[0], m.nodes[1]
+	n1.exec("CREATE TABLE t (i int)")
+	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
+	hung := time.Now()
+	pgtest.OK(t, n1.pg.Freeze())
+	await(t, "the lease is given back", func() bool { return m.report("n1").GivesBack })
+	t.Logf("FIGURES hung until the lease is given back: %v", time.Since(hung))
+	await(t, "the server is gone", func() bool { return m.report("n1").Postgres == failover.ServerDown })
+	t.Logf("FIGURES hung until it is killed: %v", time.Since(hung))
+	m.failover(n2, async)
+	n2.exec("INSERT INTO t VALUES (1)")
+	t.Logf("FIGURES hung until the first commit: %v", time.Since(hung))
+	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
+	m.awaitSame(n2)
+}
+
+// A primary that has crashed, or was stopped by hand, and that nobody has taken
+// the place of, is started again, and goes on once it has a lease.
+func TestAPrimaryIsStartedAgainWhenNobodyTakesOver(t *testing.T) {
+	for name, end := range map[string]func(*pgctl.Instance) error{
+		"kill -9":        (*pgctl.Instance).Kill,
+		"a stop by hand": func(i *pgctl.Instance) error { return i.Stop(context.Background(), pgctl.Fast) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTeam(t, "n1", "n2")
+			m.found(semisync("n2"))
+			n1, n2 := m.nodes[0], m.nodes[1]
+			n1.exec("CREATE TABLE t (i int)")
+			n1.exec("INSERT INTO t VALUES (1)")
+			began := time.Now()
+			pgtest.OK(t, end(n1.pg))
+			t.Logf("FIGURES the server ended after %v", time.Since(began))
+			await(t, "the lease is given back", func() bool { return m.report("n1").GivesBack })
+			t.Logf("FIGURES given back after %v", time.Since(began))
+			await(t, "it has a lease again", func() bool { return n1.lease.Valid(n1.clock(), 1) })
+			n1.exec("INSERT INTO t VALUES (2)")
+			t.Logf("FIGURES ended until the first commit: %v", time.Since(began))
+			await(t, "n2 streams", func() bool { return n2.Report().Streaming })
+			if got := m.awaitSame(n1); got != 2 {
+				t.Errorf("%d rows are there, want 2", got)
+			}
+		})
+	}
+}
+
+// Companions end and begin, and the servers do not notice: they are adopted as
+// they are.
+func TestServersOutliveTheirCompanions(t *testing.T) {
+	m := newTeam(t, "n1", "n2")
+	m.found(semisync("n2"))
+	n1, n2 := m.nodes[0], m.nodes[1]
+	n1.exec("CREATE TABLE t (i int)")
+	one, two := n1.pg.PID(), n2.pg.PID()
+	for _, n := range m.nodes {
+		n.halt()
+		n.start(m)
+		began := time.Now()
+		n1.begin().returns()
+		t.Logf("FIGURES companion of %s back until a commit: %v", n.member.Name, time.Since(began))
+	}
+	if n1.pg.PID() != one || n2.pg.PID() != two {
+		t.Errorf("the servers are %d and %d, want %d and %d as before", n1.pg.PID(), n2.pg.PID(), one, two)
+	}
+	epoch := m.fence()
+	m.seal(n2, epoch)
+	n2.halt()
+	n2.start(m)
+	if s := n2.Seal(pgtest.Context(t), epoch-1); s.Err == "" {
+		t.Errorf("a companion has sealed epoch %d after %d: %+v", epoch-1, epoch, s)
+	}
+	if p := n2.Promote(pgtest.Context(t), failover.Promote{Epoch: epoch - 1}); p.Err == "" {
+		t.Errorf("a companion has promoted in epoch %d after it had sealed %d: %+v", epoch-1, epoch, p)
+	}
+	m.elect(n2, async)
+	m.promote(n2, failover.Promote{Epoch: epoch})
+	n2.begin().returns()
+	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
+	m.awaitSame(n2)
+}
+
+// The one that is to be primary lacks what another has received: it is fetched
+// before the promotion.
+func TestWhatIsMissingIsFetchedBeforeAPromotion(t *testing.T) {
+	m := newTeam(t, "n1", "n2", "n3")
+	m.leased = time.Minute
+	m.found(async)
+	n1, n2, n3 := m.nodes[0], m.nodes[1], m.nodes[2]
+	n1.exec("CREATE TABLE t (i int)")
+	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
+	m.cut("n1", true)
+	epoch := m.fence()
+	short := m.seal(n2, epoch)
+	n1.exec("INSERT INTO t SELECT generate_series(1, 50000)")
+	await(t, "n3 has all rows", func() bool { return n3.count("t") == 50000 })
+	full := m.seal(n3, epoch)
+	pgtest.OK(t, n1.pg.Kill())
+	if short.Position.LSN >= full.Position.LSN {
+		t.Fatalf("n2 is at %s and n3 at %s, want less", short.Position, full.Position)
+	}
+	m.elect(n2, async)
+	done := m.promote(n2, failover.Promote{Epoch: epoch, Until: full.Position})
+	if done.SwitchLSN < full.Position.LSN {
+		t.Errorf("the new timeline begins at %s, want not before %s", done.SwitchLSN, full.Position)
+	}
+	n2.exec("INSERT INTO t VALUES (0)")
+	await(t, "n3 streams", func() bool { return n3.Report().Streaming })
+	m.cut("n1", false)
+	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
+	if got := m.awaitSame(n2); got != 50001 {
+		t.Errorf("%d rows are there, want 50001", got)
+	}
+}
+
+// A promotion came too late, and another node was promoted in the next epoch: both
+// have a timeline of the same number, that begins at the same place.
+func TestAPrimaryThatNeverWasReadyIsClonedAnew(t *testing.T) {
+	m := newTeam(t, "n1", "n2", "n3")
+	m.found(async)
+	n1, n2, n3 := m.nodes[0], m.nodes[1], m.nodes[2]
+	n1.exec("CREATE TABLE t (i int)")
+	for _, n := range []*testNode{n2, n3} {
+		await(t, n.member.Name+" has the table", func() bool { return n.count("t") == 0 })
+	}
+	epoch := m.fence()
+	one, other := m.seal(n2, epoch), m.seal(n3, epoch)
+	if one.Position != other.Position {
+		t.Fatalf("n2 is at %s and n3 at %s, want them equal", one.Position, other.Position)
+	}
+	pgtest.OK(t, n1.pg.Kill())
+	m.cut("n3", true)
+	m.elect(n2, async)
+	late := m.ascend(n2, failover.Promote{Epoch: epoch})
+	n2.exec("INSERT INTO t SELECT generate_series(1, 100)")
+	m.cut("n2", true)
+	epoch = m.fence()
+	m.seal(n3, epoch)
+	m.elect(n3, async)
+	done := m.promote(n3, failover.Promote{Epoch: epoch})
+	if done.Timeline != late.Timeline || done.SwitchLSN != late.SwitchLSN {
+		t.Fatalf("promoted to %+v after %+v, want the same timeline", done, late)
+	}
+	m.cut("n3", false)
+	n3.exec("INSERT INTO t SELECT generate_series(1, 10)")
+	m.cut("n2", false)
+	await(t, "n2 streams", func() bool { return n2.Report().Streaming })
+	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
+	if got := m.awaitSame(n3); got != 10 {
+		t.Errorf("%d rows are there, want 10", got)
+	}
+}

@@ -1,0 +1,211 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/heliosdb/helios/failover"
+)
+
+// Bounds of what makes sense.
+const (
+	shortestLease      = 250 * time.Millisecond // below it a garbage collection is a fault
+	shortLease         = time.Second            // below it is a warning
+	checksPerLease     = 4                      // a hung server is noticed within a lease
+	heartbeatsPerLease = 4                      // a lost leader is replaced within one
+	smallestBuffer     = 1 << 20
+	smallestBatch      = 8 << 10
+	largestBatch       = 1 << 20
+	largestPriority    = 1000
+)
+
+// nodeName is what may name a node: it stands in SQL, in addresses of the API and in
+// names of files.
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+
+// derive fills in what follows from the rest, and makes paths absolute.
+func (c *Config) derive() {
+	if c.State == "" && c.PGData != "" {
+		c.State = filepath.Clean(c.PGData) + ".helios"
+	}
+	for _, path := range []*string{&c.PGData, &c.State, &c.TLS, &c.TokenFile, &c.ReadTokenFile, &c.PGBin} {
+		if absolute, err := filepath.Abs(*path); err == nil && *path != "" {
+			*path = absolute
+		}
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if c.Advertise == "" && err == nil && !everywhere(host) {
+		c.Advertise = c.Listen
+	}
+	if host, _, err := net.SplitHostPort(c.Advertise); c.Postgres == "" && err == nil && !c.Witness {
+		c.Postgres = net.JoinHostPort(host, "5432")
+	}
+}
+
+// everywhere reports whether a listener at host can be reached at every address of the
+// machine, so that host is none of them.
+func everywhere(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
+
+// onlyHere reports whether nothing but this machine reaches host.
+func onlyHere(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Check returns everything that cannot be, each with the key and what to do.
+func (c *Config) Check() error {
+	return errors.Join(c.checkNode(), c.checkAddresses(), c.checkTransport(), c.checkTuning(), CheckSettings(c.Settings), c.checkLease())
+}
+
+// checkNode is about who the node is.
+func (c *Config) checkNode() error {
+	switch {
+	case c.Name == "":
+		return errors.New("name: not given; call the node something that stays, such as --name n1")
+	case !nodeName.MatchString(c.Name):
+		return fmt.Errorf("name: %q cannot name a node; use letters, digits, dots, dashes and underscores", c.Name)
+	case strings.EqualFold(c.Name, "helios"):
+		return errors.New("name: helios is what the companion itself is called at PostgreSQL; choose another one")
+	case c.Witness && c.PGData != "":
+		return errors.New("pgdata: a witness has no PostgreSQL; leave out pgdata, or witness")
+	case c.Witness && c.State == "":
+		return errors.New("state: not given; a witness has no pgdata beside which it could remember, so name a directory with --state")
+	case !c.Witness && c.PGData == "":
+		return errors.New("pgdata: not given; name PostgreSQL's data directory, an empty one to have it made, or be a --witness")
+	case c.Witness:
+		return nil
+	case c.State == c.PGData || strings.HasPrefix(c.State, c.PGData+string(filepath.Separator)):
+		return errors.New("state: is inside of pgdata, which pg_rewind and clones write over; choose a directory beside it")
+	case c.Superuser == "":
+		return errors.New("superuser: is empty; name PostgreSQL's, such as postgres")
+	case c.Priority < 0 || c.Priority > largestPriority:
+		return fmt.Errorf("priority: is %d; must be from 0 to %d, and nocandidate is for nodes that are never promoted", c.Priority, largestPriority)
+	}
+	return nil
+}
+
+// checkAddresses is about where the node is.
+func (c *Config) checkAddresses() error {
+	if err := checkAddress("listen", c.Listen); err != nil {
+		return err
+	}
+	if c.Advertise == "" {
+		return fmt.Errorf("advertise: not given, and %s is no address that others can use; say how they reach this machine, such as --advertise db1:7101", c.Listen)
+	}
+	if err := checkAddress("advertise", c.Advertise); err != nil {
+		return err
+	}
+	if err := checkAddress("postgres", c.Postgres); !c.Witness && err != nil {
+		return err
+	}
+	for _, join := range c.Join {
+		if err := checkAddress("join", join); err != nil {
+			return err
+		}
+	}
+	if host, _, err := net.SplitHostPort(c.Advertise); err != nil || everywhere(host) {
+		return fmt.Errorf("advertise: %s is no address that others can use; say how they reach this machine", c.Advertise)
+	}
+	if !c.Witness && c.Postgres == c.Advertise {
+		return errors.New("postgres: is the companion's own address; PostgreSQL needs a port of its own")
+	}
+	return nil
+}
+
+// checkAddress wants host:port.
+func checkAddress(key, address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%s: %q is not host:port", key, address)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("%s: %q has no port between 1 and 65535", key, address)
+	}
+	return nil
+}
+
+// checkTransport is about who can listen in.
+func (c *Config) checkTransport() error {
+	host, _, _ := net.SplitHostPort(c.Listen) // whose error checkAddresses tells
+	switch {
+	case c.TLS != "" && c.Insecure:
+		return errors.New("insecure: contradicts tls; leave out one of them")
+	case c.TLS == "" && !c.Insecure && !onlyHere(host):
+		return fmt.Errorf("tls: not given, and %s can be reached from other machines; make certificates with helios cert and name their directory with --tls, or say --insecure", c.Listen)
+	}
+	return nil
+}
+
+// checkTuning is about sizes and times of this node.
+func (c *Config) checkTuning() error {
+	for _, k := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"health_check_interval", c.HealthCheckInterval},
+		{"health_check_timeout", c.HealthCheckTimeout},
+		{"lag_monitor_interval", c.LagMonitorInterval},
+	} {
+		if k.value < 10*time.Millisecond {
+			return fmt.Errorf("%s: is %s; must be 10ms or more", k.name, formatDuration(k.value))
+		}
+	}
+	switch {
+	case c.HardStopGrace < 0 || c.LagThreshold < 0:
+		return errors.New("hard_stop_grace, lag_threshold: must not be negative")
+	case c.WALBufferSize < smallestBuffer:
+		return errors.New("wal_buffer_size: must be 1MB or more")
+	case c.WALBatchSize < smallestBatch || c.WALBatchSize > largestBatch:
+		return errors.New("wal_batch_size: must be from 8kB to 1MB")
+	case int64(c.WALBatchSize) > c.WALBufferSize:
+		return errors.New("wal_batch_size: is more than wal_buffer_size; lower it")
+	}
+	return nil
+}
+
+// checkLease compares the lease with what the node does within it.
+func (c *Config) checkLease() error {
+	if needed := checksPerLease * c.HealthCheckInterval; c.Settings.Lease < needed {
+		return fmt.Errorf("lease: is %s; must be at least %d times health_check_interval (%s), or a hung PostgreSQL is noticed later than a silent machine: raise lease to %s, or lower health_check_interval",
+			formatDuration(c.Settings.Lease), checksPerLease, formatDuration(c.HealthCheckInterval), formatDuration(needed))
+	}
+	return nil
+}
+
+// CheckSettings returns what cannot be of the settings of a whole cluster, with the
+// key and what to do.
+func CheckSettings(s failover.Settings) error {
+	switch {
+	case s.Mode != failover.Async && s.Mode != failover.Semisync:
+		return fmt.Errorf("replication_mode: is %q; must be %s or %s", s.Mode, failover.Async, failover.Semisync)
+	case s.K < 1:
+		return fmt.Errorf("k: is %d; must be 1 or more; replication_mode=async is for commits that wait for no standby", s.K)
+	case s.MinReplicas < 0 || s.MinReplicas > s.K:
+		return fmt.Errorf("min_replicas: is %d; must be from 0 to k (%d)", s.MinReplicas, s.K)
+	case s.Lease < shortestLease:
+		return fmt.Errorf("lease: is %s; must be %s or more", formatDuration(s.Lease), formatDuration(shortestLease))
+	}
+	budget := cmp.Or(short("seal_budget", s.SealBudget), short("promote_budget", s.PromoteBudget), short("stop_budget", s.StopBudget))
+	if budget != "" {
+		return fmt.Errorf("%s: must be 1ms or more", budget)
+	}
+	return nil
+}
+
+// short returns the key of a time that is too short for anything.
+func short(key string, d time.Duration) string {
+	if d < time.Millisecond {
+		return key
+	}
+	return ""
+}
