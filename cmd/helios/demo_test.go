@@ -33,7 +33,9 @@ func runDemo(t *testing.T, flags ...string) summary {
 	t.Helper()
 	needPostgres(t)
 	args := append([]string{"demo", "--json", "--duration", "3s"}, flags...)
-	code, out, stderr := runHelios(pgtest.Context(t), "", args...)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	code, out, stderr := runHelios(ctx, "", args...)
 	var s summary
 	if err := json.Unmarshal([]byte(out), &s); err != nil {
 		t.Fatalf("%q = %d, %q: %v in %s", args, code, stderr, err, out)
@@ -146,7 +148,7 @@ func interruptDemo(t *testing.T, text, pattern string, flags ...string) {
 	t.Helper()
 	needPostgres(t)
 	root := tempRoot(t)
-	ctx, interrupt := context.WithCancel(pgtest.Context(t))
+	ctx, interrupt := context.WithTimeout(t.Context(), 3*time.Minute)
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer interrupt()
