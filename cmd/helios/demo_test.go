@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -153,7 +154,11 @@ func interruptDemo(t *testing.T, text, pattern string, flags ...string) {
 	defer watching.Wait()
 	defer interrupt()
 	if pattern != "" {
-		watching.Go(func() { awaitFile(ctx, filepath.Join(root, pattern)); interrupt() })
+		watching.Go(func() {
+			if awaitFile(ctx, filepath.Join(root, pattern)) {
+				interrupt()
+			}
+		})
 	}
 	var errs bytes.Buffer
 	out := &alarm{text: text, ring: interrupt}
@@ -161,17 +166,21 @@ func interruptDemo(t *testing.T, text, pattern string, flags ...string) {
 	if want := "helios: demo: interrupted; its servers and files are removed\n"; code != exitInterrupted || errs.String() != want {
 		t.Errorf("run = %d, %q, want %d, %q", code, errs.String(), exitInterrupted, want)
 	}
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		t.Errorf("the moment to interrupt it did not come: %v", ctx.Err())
+	}
 	wantNothingIn(t, root)
 }
 
-// awaitFile waits for a file that the pattern matches, or for the end of ctx.
-func awaitFile(ctx context.Context, pattern string) {
+// awaitFile waits for a file that the pattern matches; false if ctx ends before.
+func awaitFile(ctx context.Context, pattern string) bool {
 	for ctx.Err() == nil {
 		if found, err := filepath.Glob(pattern); err != nil || len(found) > 0 {
-			return
+			return true
 		}
-		sleepUntil(ctx, time.Now().Add(time.Millisecond)) //nolint:errcheck // the loop looks at ctx
+		sleepUntil(ctx, time.Now().Add(time.Millisecond))
 	}
+	return false
 }
 
 // never is text that no demo shows.
