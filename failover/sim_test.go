@@ -285,12 +285,12 @@ func (w *world) harm(n, o *simNode, what int) {
 			later(func() { w.revive(p) })
 		}
 	default:
-		w.order4(n, o, what)
+		w.operate(n, o, what)
 	}
 }
 
-// order4 is what operators do.
-func (w *world) order4(n, o *simNode, what int) {
+// operate is what operators do.
+func (w *world) operate(n, o *simNode, what int) {
 	s := w.state()
 	var c Command
 	switch what {

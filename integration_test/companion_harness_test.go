@@ -57,7 +57,7 @@ func companionUntilSignal(flags string) error {
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: effective.Config.LogLevel}))
+	log := slog.New(withDeathWish(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: effective.Config.LogLevel})))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	return server.Run(ctx, effective.Config, log)

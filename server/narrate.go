@@ -14,7 +14,11 @@ func (c *conductor) narrate(ctx context.Context, a failover.Action) {
 	if what == "" {
 		return
 	}
-	c.logger.LogAttrs(ctx, slog.LevelInfo, "the leader acts", append([]slog.Attr{slog.String("does", what)}, more...)...)
+	level := slog.LevelInfo
+	if what == "seal" { // again and again, until it is answered
+		level = slog.LevelDebug
+	}
+	c.logger.LogAttrs(ctx, level, "the leader acts", append([]slog.Attr{slog.String("does", what)}, more...)...)
 }
 
 // told returns the name of an action and what there is to say of it; "" if it is

@@ -33,14 +33,13 @@ type Options struct {
 	Command func(args ...string) *exec.Cmd
 	// Place changes where a node is before it is started; nil leaves it on 127.0.0.1.
 	Place func(n *Node) error
+	// Dial opens connections to nodes that this process does not reach by itself.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Trust are addresses, such as 10.0.0.0/8, from which servers let everybody in
 	// without a password. From this machine they always do.
 	Trust string
 	// Output takes what companions say.
 	Output func(node string) io.Writer
-	// Dial reaches the nodes if they were placed where this process is not; nil
-	// dials as usual.
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // A Cluster is a number of nodes.
@@ -78,10 +77,8 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{opts: o, dir: dir, client: &http.Client{
-		Timeout:   time.Second,
-		Transport: &http.Transport{DisableKeepAlives: true, DialContext: o.Dial},
-	}}
+	c := &Cluster{opts: o, dir: dir}
+	c.client = &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: c.Dial}}
 	if err := c.start(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

@@ -116,8 +116,8 @@ func TestAServerIsAskedBySQL(t *testing.T) {
 	got := without(codes(p), "disk_space")
 	at := " " + n.Addr()
 	want := []string{"no_companion", "no_rewind" + at, "synchronous_standby_names" + at, "max_wal_senders" + at}
-	if look.PGData != "" { // of the control file; fsync
-		want = append(want, "no_rewind", "local_server")
+	if look.PGData != "" { // of the control file; max_wal_senders and fsync
+		want = append(want, "no_rewind", "local_server", "local_server")
 	}
 	want = append(want, "slot_full"+at, "slot_full"+at)
 	if !slices.Equal(got, want) {

@@ -54,7 +54,7 @@ func adopted(ctx context.Context, t testing.TB, i *Instance) *Instance {
 
 func TestAnAdoptedServerIsAsOneThatWasStarted(t *testing.T) {
 	ctx, first := waiting(t), newDetached(t, "n1")
-	ok(t, first.Init(ctx))
+	initialise(ctx, t, first)
 	ok(t, first.Start(ctx))
 	second := adopted(ctx, t, first)
 	if got, want := second.PID(), first.PID(); got != want || !second.Running() {
@@ -91,7 +91,7 @@ func TestAnAdoptedServerIsAsOneThatWasStarted(t *testing.T) {
 
 func TestSettingsOfAProcessBeforeAreKept(t *testing.T) {
 	ctx, first := waiting(t), newDetached(t, "n1")
-	ok(t, first.Init(ctx))
+	initialise(ctx, t, first)
 	ok(t, first.Start(ctx))
 	ok(t, first.Configure(map[string]string{"helios.a": `it's a \ slash`, "helios.b": "old"}))
 	second := adopted(ctx, t, first)
@@ -123,7 +123,7 @@ func TestAdoptionIsNotFooledByAnOldFile(t *testing.T) {
 
 func TestNumberOfAnotherServerIsNoProof(t *testing.T) {
 	ctx, other := waiting(t), newInstance(t, "other")
-	ok(t, other.Init(ctx))
+	initialise(ctx, t, other)
 	ok(t, other.Start(ctx))
 	i := newDetached(t, "n1")
 	ok(t, MakeDir(i.Dir()))
@@ -137,7 +137,7 @@ func TestNumberOfAnotherServerIsNoProof(t *testing.T) {
 
 func TestEndOfAKilledPostmasterIsSeenAtOnce(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	second := adopted(ctx, t, i)
 	begin := time.Now()
@@ -149,7 +149,7 @@ func TestEndOfAKilledPostmasterIsSeenAtOnce(t *testing.T) {
 
 func TestAServerStartedMeanwhileIsLeftAlone(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	other := detachedFrom(t, i.cfg)
 	if err := other.Start(ctx); !errors.Is(err, errRunning) {
@@ -162,7 +162,7 @@ func TestAServerStartedMeanwhileIsLeftAlone(t *testing.T) {
 
 func TestAStartGoesOnWhenNobodyWaits(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	short, cancel := context.WithCancelCause(ctx)
 	cancel(errors.New("cannot wait"))
 	err := i.Start(short)

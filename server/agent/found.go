@@ -126,7 +126,10 @@ func (a *Agent) ensure(ctx context.Context) error {
 		now, ok := settings[name]
 		same = same && ok && now == value
 	}
-	if same {
+	a.mu.Lock()
+	gated := !a.known || a.facts.Gate == gateName // else something that counts for more has been set elsewhere
+	a.mu.Unlock()
+	if same && gated {
 		return nil
 	}
 	if err := a.pg.Configure(wanted); err != nil {
