@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -158,6 +159,24 @@ func TestAServerStartedMeanwhileIsLeftAlone(t *testing.T) {
 	if !i.Running() || !strings.Contains(i.Status(), "ready") {
 		t.Errorf("the server is %q after that", i.Status())
 	}
+}
+
+// A rewind brings the file that locks the source's socket, and one of ours that is
+// empty, if sockets are in the data directory. They are no part of how a server is set up.
+func TestAForeignLockOfASocketIsNoObstacle(t *testing.T) {
+	ctx, i := waiting(t), newDetached(t, "n1")
+	initialise(ctx, t, i)
+	ok(t, i.Configure(map[string]string{"unix_socket_directories": i.Dir()}))
+	_, port := i.endpoint()
+	for _, port := range []int{port, port + 1} {
+		ok(t, WriteFile(filepath.Join(i.Dir(), fmt.Sprintf(".s.PGSQL.%d.lock", port)), ""))
+	}
+	own, err := ownFiles(i.Dir())
+	ok(t, err)
+	if slices.ContainsFunc(own, func(name string) bool { return strings.HasPrefix(name, ".s.") }) {
+		t.Errorf("ownFiles = %v, want no sockets among them", own)
+	}
+	ok(t, i.Start(ctx))
 }
 
 func TestAStartGoesOnWhenNobodyWaits(t *testing.T) {
