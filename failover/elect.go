@@ -64,7 +64,13 @@ func (e *Engine) sealOne(node string) {
 	if !e.present(node) {
 		every = max(every, min(e.now.Sub(r.began)/4, time.Second))
 	}
-	if e.answered(node) || !e.again(r.asked[node], every) {
+	if e.answered(node) {
+		if r.sealed[node].Err == "" {
+			return
+		}
+		every = time.Second // it may have mended
+	}
+	if !e.again(r.asked[node], every) {
 		return
 	}
 	r.asked[node] = e.now
@@ -72,9 +78,10 @@ func (e *Engine) sealOne(node string) {
 	e.out = append(e.out, Seal{Node: node, Epoch: r.epoch})
 }
 
-// sealed takes the answer to a seal. Whoever promised a newer epoch holds no lease.
+// sealed takes the answer to a seal. Whoever promised a newer epoch holds no lease; but one
+// that comes when that epoch has its primary is too old to say so.
 func (e *Engine) sealed(a SealAnswer) {
-	if a.Epoch != e.state.Epoch || a.Err != "" {
+	if a.Epoch != e.state.Epoch || e.state.Phase != PhaseFenced || a.Err != "" {
 		return
 	}
 	if m, ok := e.state.Member(a.Node); !ok || m.Witness {
@@ -259,7 +266,7 @@ func (e *Engine) eligible(a Sealed, all []Sealed) bool {
 	if s.last().Forced {
 		return s.Switchover == nil || s.Switchover.To == a.Node
 	}
-	if !m.Candidate() || a.Err != "" || a.Node == s.Primary && (!s.whole() || e.peer(a.Node).Postgres == ServerHung) {
+	if !m.Candidate() || a.Err != "" || a.Node == s.Primary && e.peer(a.Node).Postgres == ServerHung {
 		return false
 	}
 	far := s.furthest(all)
@@ -327,7 +334,7 @@ func (e *Engine) takeOver() {
 	}
 	if e.again(r.promote, s.Settings.PromoteBudget/4) {
 		r.promote = e.now
-		e.out = append(e.out, Promote{Node: s.Primary, Epoch: s.Epoch, Until: s.Until})
+		e.out = append(e.out, Promote{Node: s.Primary, Epoch: s.Epoch, Until: s.Until, Fetch: s.sources()})
 	}
 	e.due(r.promote.Add(s.Settings.PromoteBudget / 4))
 }

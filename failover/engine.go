@@ -197,11 +197,13 @@ type (
 		Epoch Epoch
 	}
 	// Promote has the elected node become primary, or go on as one. WAL up to Until is
-	// wanted before that, if it is not zero: others have it, and the node lacks it.
+	// wanted before that, if it is not zero: those of Fetch have it. From nobody else: there
+	// may be another timeline of that number, of a primary that was passed over.
 	Promote struct {
 		Node  string
 		Epoch Epoch
 		Until wal.Position
+		Fetch []string
 	}
 	// Transfer moves the leadership of the log to another member.
 	Transfer struct{ To string }

@@ -98,6 +98,22 @@ func (s *State) found(sealed []Sealed) bool {
 // whole reports whether the last primary has every commit that was acknowledged.
 func (s *State) whole() bool { return s.Until == wal.Position{} }
 
+// sources returns who has Until, of those that were sealed.
+func (s *State) sources() []string {
+	if s.whole() {
+		return nil
+	}
+	sealed := s.last().Sealed
+	far := s.furthest(sealed)
+	var from []string
+	for _, a := range sealed {
+		if !s.Astray(a.Reign, a.Position) && a.Node != s.Primary && s.further(a, far) == 0 {
+			from = append(from, a.Node)
+		}
+	}
+	return from
+}
+
 // further compares how far two that were sealed are: by timeline, then by LSN. Timelines on
 // which nobody was ready yet may have the same number and be different ones: there the newer
 // epoch counts first. (Raft compares terms before lengths for the same reason.)

@@ -305,7 +305,7 @@ func (n *simNode) finish(p Promote, done func(Promoted), fail func(string)) {
 	case !n.postgres:
 		fail("PostgreSQL is down")
 		return
-	case n.at.position().Compare(p.Until) < 0 && !n.fetch(p.Until):
+	case n.at.position().Compare(p.Until) < 0 && !n.fetch(p):
 		fail("cannot fetch what is missing")
 		return
 	}
@@ -319,9 +319,13 @@ func (n *simNode) finish(p Promote, done func(Promoted), fail func(string)) {
 	n.report()
 }
 
-func (n *simNode) fetch(until wal.Position) bool {
-	for _, o := range n.w.nodes {
-		if o != n && o.alive() && n.w.linked(n, o) && n.w.linked(o, n) && o.at.position().Compare(until) >= 0 && o.at.holds(n.at) {
+func (n *simNode) fetch(p Promote) bool {
+	for _, name := range p.Fetch {
+		o := n.w.node(name)
+		if at := o.at.position(); at.Timeline != p.Until.Timeline || at.LSN < p.Until.LSN {
+			continue
+		}
+		if o != n && o.alive() && n.w.linked(n, o) && n.w.linked(o, n) && o.at.holds(n.at) {
 			n.at, n.reign = o.at, o.reign
 			return true
 		}

@@ -66,8 +66,8 @@ func TestSim(t *testing.T) {
 // TestSimBites breaks the engine itself: each flaw is found by some seed.
 func TestSimBites(t *testing.T) {
 	for f, hint := range map[flaw]uint64{ // where one was last found: a good place to begin
-		flawNoWait: 572, flawNoQuorum: 74, flawNoDriftRoom: 1060, flawNotSettled: 2834,
-		flawDeadIfSilent: 1, flawNoLease: 1, flawOldAssignments: 700, flawNoReign: 1980,
+		flawNoWait: 572, flawNoQuorum: 8, flawNoDriftRoom: 57, flawNotSettled: 1428,
+		flawDeadIfSilent: 1, flawNoLease: 30, flawOldAssignments: 700, flawNoReign: 885,
 	} {
 		t.Run(string(f), func(t *testing.T) {
 			var found atomic.Pointer[string]
@@ -285,12 +285,12 @@ func (w *world) harm(n, o *simNode, what int) {
 			later(func() { w.revive(p) })
 		}
 	default:
-		w.order4(n, o, what)
+		w.operate(n, o, what)
 	}
 }
 
-// order4 is what operators do.
-func (w *world) order4(n, o *simNode, what int) {
+// operate is what operators do.
+func (w *world) operate(n, o *simNode, what int) {
 	s := w.state()
 	var c Command
 	switch what {

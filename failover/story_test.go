@@ -574,10 +574,10 @@ func (s *stage) step(in Input) {
 		case Stop:
 			s.say("stop %s", a.Node)
 		case Promote:
-			if a.Until == (wal.Position{}) {
+			if len(a.Fetch) == 0 {
 				s.say("promote %s in epoch %d", a.Node, a.Epoch)
 			} else {
-				s.say("promote %s in epoch %d, once it has %s", a.Node, a.Epoch, a.Until)
+				s.say("promote %s in epoch %d, once it has %s of %s", a.Node, a.Epoch, a.Until, strings.Join(a.Fetch, " or "))
 			}
 		case Transfer:
 			s.say("lead: %s", a.To)

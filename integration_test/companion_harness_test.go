@@ -134,8 +134,11 @@ const clerkSQL = "INSERT INTO ledger (id) VALUES ($1) RETURNING ('x' || left(pg_
 // employ starts clerks that write through one handle. Params are added to its DSN.
 func employ(t testing.TB, c *companions.Cluster, writers int, params ...string) *clerk {
 	t.Helper()
-	db, err := sql.Open("helios", strings.Join(append([]string{c.DSN()}, params...), "&"))
+	cfg, err := helios.ParseDSN(strings.Join(append([]string{c.DSN()}, params...), "&"))
 	pgtest.OK(t, err)
+	connector, err := helios.NewConnector(cfg, helios.WithDialFunc(c.Dial))
+	pgtest.OK(t, err)
+	db := sql.OpenDB(connector)
 	k := &clerk{t: t, c: c, db: db, ledger: histcheck.NewLedger(), errs: map[string]int{}}
 	_, err = db.ExecContext(pgtest.Context(t), "CREATE TABLE ledger (id bigint PRIMARY KEY)")
 	pgtest.OK(t, err)
@@ -284,7 +287,10 @@ func (k *clerk) noSlotHoldsWAL(primary *companions.Node) {
 // connectTo opens a connection to a node, past the driver.
 func connectTo(t testing.TB, n *companions.Node) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(pgtest.Context(t), fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", pgctl.Superuser, n.Postgres))
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", pgctl.Superuser, n.Postgres))
+	pgtest.OK(t, err)
+	cfg.DialFunc = n.Dial
+	conn, err := pgx.ConnectConfig(pgtest.Context(t), cfg)
 	pgtest.OK(t, err)
 	return conn
 }

@@ -93,8 +93,9 @@ func TestTheLeaderDiesInAFailover(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := startCompanions(t, companions.Options{Nodes: 3, Place: func(n *companions.Node) {
+			c := startCompanions(t, companions.Options{Nodes: 3, Place: func(n *companions.Node) error {
 				n.Wrap(func(cmd *osexec.Cmd) { cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%s", companionDeath, text)) })
+				return nil
 			}})
 			k := employ(t, c, clerks)
 			old := primaryOf(t, c)

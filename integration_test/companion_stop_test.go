@@ -32,10 +32,11 @@ func TestAPrimaryIsStoppedByHand(t *testing.T) {
 // over. When there is room again, it is a replica.
 func TestAPrimaryHasNoRoomLeft(t *testing.T) {
 	disk := smallDisk(t)
-	c := startCompanions(t, companions.Options{Nodes: 3, Place: func(n *companions.Node) {
+	c := startCompanions(t, companions.Options{Nodes: 3, Place: func(n *companions.Node) error {
 		if n.Name == "n1" {
 			n.Dir, n.State = filepath.Join(disk, "n1"), filepath.Join(disk, "n1.state")
 		}
+		return nil
 	}})
 	k := employ(t, c, clerks)
 	k.tolerant = true // a table that cannot grow is an error

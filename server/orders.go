@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/heliosdb/helios/failover"
@@ -134,7 +135,7 @@ func (s *Server) propose(ctx context.Context, c failover.Command) error {
 	c.At = time.Now()
 	err := s.log.Propose(ctx, c)
 	if why, ok := errors.AsType[*consensus.RefusedError](err); ok {
-		return refused("", "%v", why)
+		return refused("", "%s", strings.TrimPrefix(why.Err.Error(), "failover: "))
 	}
 	switch {
 	case errors.Is(err, consensus.ErrNotLeader):

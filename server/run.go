@@ -175,6 +175,9 @@ func (w *wiring) agent(l net.Listener, state func() *failover.State) (*agent.Age
 	wal := relay.DefaultConfig()
 	wal.BufferSize, wal.BatchSize, wal.Compression = w.cfg.WALBufferSize, w.cfg.WALBatchSize, w.cfg.EnableCompression
 	wal.TLS, wal.RequireTLS, wal.Log = w.serve, w.serve != nil, w.log
+	if wal.TrustAll = w.cfg.Insecure; wal.TrustAll {
+		w.log.Warn("whoever reaches this port can read all data, and order a failover: insecure is on", "listen", w.cfg.Listen)
+	}
 	var hba []string
 	var role string
 	if w.cfg.TLS != "" {

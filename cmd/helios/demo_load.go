@@ -10,8 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/heliosdb/helios"
-	"github.com/heliosdb/helios/internal/pgtest"
 )
 
 // load is what the clients of the demo do: each writer adds rows 1, 2, 3, … of
@@ -28,12 +29,18 @@ type load struct {
 	stopped chan struct{} // closed when clients are to end
 	running sync.WaitGroup
 
-	reads, stale, failures, unknown atomic.Uint64
+	// mayTell is set if the driver may tell a session that a write of its own was lost
+	// without that being an error.
+	mayTell bool
 
-	acks acks
+	reads, failures, unknown, told atomic.Uint64
+
+	acks   acks
+	reigns *reigns
 
 	mu   sync.Mutex
 	seen []string // guarded by mu; the first errors
+	old  []oldRead
 }
 
 // writer adds rows under one id.
@@ -41,11 +48,36 @@ type writer struct {
 	id      int
 	session *helios.Session // nil for the one that all of *sql.DB shares
 	acked   atomic.Int64    // its highest acknowledged number
+
+	mu sync.Mutex
+	at []time.Time // guarded by mu; when number i+1 was acknowledged
+}
+
+// confirm notes that the writer's next number was acknowledged.
+func (w *writer) confirm(n int64, at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.at = append(w.at, at)
+	w.acked.Store(n)
+}
+
+// confirmed returns when each number was acknowledged.
+func (w *writer) confirmed() []time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.at)
+}
+
+// An oldRead did not see all that its session had written: stale, unless what it
+// did not see was lost.
+type oldRead struct {
+	writer     *writer
+	saw, acked int64
 }
 
 // newLoad returns clients that have done nothing yet.
 func newLoad(db *sql.DB, writers, readers int) *load {
-	l := &load{db: db, readers: readers, stopped: make(chan struct{}), writers: []*writer{{}}}
+	l := &load{db: db, readers: readers, stopped: make(chan struct{}), writers: []*writer{{}}, reigns: newReigns()}
 	for id := range writers {
 		l.writers = append(l.writers, &writer{id: id + 1, session: helios.NewSession()})
 	}
@@ -66,10 +98,13 @@ const callTimeout = 20 * time.Second
 // The statements of the clients.
 const (
 	createSQL = "CREATE TABLE written (writer int, n bigint, PRIMARY KEY (writer, n))"
-	writeSQL  = "INSERT INTO written (writer, n) VALUES ($1, $2)"
+	writeSQL  = "INSERT INTO written (writer, n) VALUES ($1, $2) RETURNING " + reignSQL
 	lookSQL   = "SELECT count(*) FROM written WHERE writer = $1 AND n = $2"
 	readSQL   = "SELECT coalesce(max(n), 0) FROM written WHERE writer = $1"
-	keptSQL   = "SELECT count(*) FROM written WHERE writer = $1 AND n <= $2"
+	keptSQL   = "SELECT n FROM written WHERE writer = $1"
+
+	// reignSQL is the timeline that a row is written on.
+	reignSQL = "('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int8"
 )
 
 // prepare makes the table.
@@ -138,34 +173,33 @@ func (l *load) write(ctx context.Context, w *writer, n int64) bool {
 	l.gate.RLock()
 	defer l.gate.RUnlock()
 	for ctx.Err() == nil {
-		err := l.insert(ctx, w, n)
-		if err != nil && !l.settled(ctx, w, n, err) {
+		began := time.Now()
+		reign, err := l.query(ctx, writeSQL, w.id, n)
+		switch {
+		case err == nil:
+			l.reigns.acknowledged(reign, began)
+		case !l.settled(ctx, w, n, err):
 			sleepUntil(ctx, time.Now().Add(writePause)) //nolint:errcheck // the loop looks at ctx
 			continue
 		}
 		if ctx.Err() == nil {
-			w.acked.Store(n)
-			l.acks.add(time.Now())
+			now := time.Now()
+			w.confirm(n, now)
+			l.acks.add(now)
 			return true
 		}
 	}
 	return false
 }
 
-// insert executes the write once.
-func (l *load) insert(ctx context.Context, w *writer, n int64) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err := l.db.ExecContext(ctx, writeSQL, w.id, n)
-	return err
-}
-
 // settled notes why a write has no good answer, and reports whether it was
 // executed nevertheless.
 func (l *load) settled(ctx context.Context, w *writer, n int64, why error) bool {
-	if errors.Is(why, helios.ErrOutcomeUnknown) && ctx.Err() == nil {
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(why, helios.ErrOutcomeUnknown):
 		l.unknown.Add(1)
-	} else {
+	default:
 		l.fail(ctx, "write", why)
 	}
 	there, err := l.query(helios.Primary(ctx), lookSQL, w.id, n)
@@ -185,12 +219,18 @@ func (l *load) read(ctx context.Context, w *writer) {
 		l.fail(ctx, "read", err)
 		return
 	case n < acked:
-		l.stale.Add(1)
+		l.sawOld(oldRead{writer: w, saw: n, acked: acked})
 	}
 	l.reads.Add(1)
 }
 
-// query returns the number that a read yields.
+func (l *load) sawOld(r oldRead) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.old = append(l.old, r)
+}
+
+// query returns the number that a statement yields.
 func (l *load) query(ctx context.Context, text string, args ...any) (n int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -203,7 +243,11 @@ const shownErrors = 5
 
 // fail counts an error, unless it is the end of ctx that shows.
 func (l *load) fail(ctx context.Context, what string, err error) {
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
+		return
+	case l.mayTell && errors.Is(err, helios.ErrWriteLost):
+		l.told.Add(1)
 		return
 	}
 	l.failures.Add(1)
@@ -232,10 +276,13 @@ func (l *load) firstError() error {
 
 // figures returns what the clients have counted.
 func (l *load) figures() figures {
-	f := figures{Reads: l.reads.Load(), Stale: l.stale.Load(), Errors: l.failures.Load(), Unknown: l.unknown.Load()}
+	f := figures{Reads: l.reads.Load(), Errors: l.failures.Load(), Unknown: l.unknown.Load()}
 	for _, w := range l.writers {
 		f.Writes += uint64(w.acked.Load())
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f.Stale = uint64(len(l.old))
 	return f
 }
 
@@ -246,20 +293,64 @@ func (l *load) longestGap() time.Duration {
 	return l.acks.gap
 }
 
-// missing counts the acknowledged writes that a node does not have. It asks the
-// node itself, past the driver.
-func (l *load) missing(ctx context.Context, node *pgtest.Node) (lost uint64, err error) {
+// A verdict is what a node has of what was acknowledged.
+type verdict struct {
+	lost  uint64 // rows that are missing
+	early uint64 // of them, those acknowledged before a certain time
+	stale uint64 // reads that missed rows which are there
+}
+
+// judge compares what was acknowledged with what the node behind conn has.
+func (l *load) judge(ctx context.Context, conn *pgx.Conn, before time.Time) (v verdict, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	kept := make(map[*writer]map[int64]bool, len(l.writers))
 	for _, w := range l.writers {
-		acked := w.acked.Load()
-		kept, err := pgtest.Value[int64](ctx, node, keptSQL, w.id, acked)
-		if err != nil {
-			return 0, err
+		if kept[w], err = numbersOf(ctx, conn, keptSQL, w.id); err != nil {
+			return v, err
 		}
-		lost += uint64(acked - kept)
+		for i, at := range w.confirmed() {
+			if kept[w][int64(i)+1] {
+				continue
+			}
+			v.lost++
+			if at.Before(before) {
+				v.early++
+			}
+		}
 	}
-	return lost, nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.old {
+		if r.stale(kept[r.writer]) {
+			v.stale++
+		}
+	}
+	return v, nil
+}
+
+// stale reports whether the read missed a row that is there.
+func (r oldRead) stale(kept map[int64]bool) bool {
+	for n := r.saw + 1; n <= r.acked; n++ {
+		if kept[n] {
+			return true
+		}
+	}
+	return false
+}
+
+// numbersOf returns the set of numbers that a statement yields.
+func numbersOf(ctx context.Context, conn *pgx.Conn, text string, args ...any) (map[int64]bool, error) {
+	rows, err := conn.Query(ctx, text, args...)
+	if err != nil {
+		return nil, err
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	set := make(map[int64]bool, len(list))
+	for _, n := range list {
+		set[n] = true
+	}
+	return set, err
 }
 
 // acks measures the time between acknowledged writes.

@@ -13,9 +13,12 @@ import (
 	"github.com/heliosdb/helios/internal/walbench"
 )
 
-// TestMain lets scripts run this test binary as helios, and a benchmark its
-// parts.
+// TestMain lets scripts run this test binary as helios, a benchmark its parts, and
+// a demo its companions.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "server" {
+		main()
+	}
 	if code, is := walbench.Child(); is {
 		os.Exit(code)
 	}

@@ -1,6 +1,7 @@
 package companions
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,12 +32,14 @@ type Options struct {
 	// Command makes the process of a companion, given the flags of helios server.
 	Command func(args ...string) *exec.Cmd
 	// Place changes where a node is before it is started; nil leaves it on 127.0.0.1.
-	Place func(n *Node)
+	Place func(n *Node) error
+	// Dial opens connections to nodes that this process does not reach by itself.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Trust are addresses, such as 10.0.0.0/8, from which servers let everybody in
+	// without a password. From this machine they always do.
+	Trust string
 	// Output takes what companions say.
 	Output func(node string) io.Writer
-	// Dial reaches the nodes if they were placed where this process is not; nil
-	// dials as usual.
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // A Cluster is a number of nodes.
@@ -51,14 +54,15 @@ type Cluster struct {
 // A Node is a companion, and its PostgreSQL if it is no witness.
 type Node struct {
 	Name      string
-	Companion string // host:port
-	Postgres  string // host:port; "" for a witness
-	Dir       string // data directory; "" for a witness
-	State     string // the companion's own directory
+	Companion string   // host:port
+	Advertise string   // host:port by which other companions reach Companion, if it is not that
+	Postgres  string   // host:port; "" for a witness
+	Dir       string   // data directory; "" for a witness
+	State     string   // the companion's own directory
+	Flags     []string // of this companion alone
 
 	cluster *Cluster
 	wrap    func(cmd *exec.Cmd)
-	flags   []string
 
 	running sync.WaitGroup // who waits for the companion's end
 
@@ -73,10 +77,8 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{opts: o, dir: dir, client: &http.Client{
-		Timeout:   time.Second,
-		Transport: &http.Transport{DisableKeepAlives: true, DialContext: o.Dial},
-	}}
+	c := &Cluster{opts: o, dir: dir}
+	c.client = &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: c.Dial}}
 	if err := c.start(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -85,7 +87,11 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 
 func (c *Cluster) start(ctx context.Context) error {
 	for i := range c.opts.Nodes {
-		if _, err := c.Add(ctx, fmt.Sprintf("n%d", i+1), false); err != nil {
+		n, err := c.Add(ctx, fmt.Sprintf("n%d", i+1), false)
+		if err == nil && i == 0 && c.opts.Trust != "" {
+			err = c.letIn(ctx, n)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -98,9 +104,26 @@ func (c *Cluster) start(ctx context.Context) error {
 	return err
 }
 
+// letIn has the first node's server let in the addresses of Options.Trust. The others
+// copy that.
+func (c *Cluster) letIn(ctx context.Context, n *Node) error {
+	if _, err := c.Await(ctx, "there is a first primary", NewPrimary("")); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(n.Dir, "pg_hba.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "host all all %[1]s trust\nhost replication all %[1]s trust\n", c.opts.Trust)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return n.onPostgres(func(i *pgctl.Instance) error { return syscall.Kill(i.PID(), syscall.SIGHUP) })
+}
+
 // Add starts one more node, which joins the others.
 func (c *Cluster) Add(ctx context.Context, name string, isWitness bool, flags ...string) (*Node, error) {
-	n := &Node{Name: name, cluster: c, flags: flags, State: filepath.Join(c.dir, name+".state")}
+	n := &Node{Name: name, cluster: c, Flags: flags, State: filepath.Join(c.dir, name+".state")}
 	for _, addr := range []*string{&n.Companion, &n.Postgres} {
 		port, err := pgtest.TakePort(ctx)
 		if err != nil {
@@ -113,7 +136,9 @@ func (c *Cluster) Add(ctx context.Context, name string, isWitness bool, flags ..
 		n.Dir, n.Postgres = "", ""
 	}
 	if c.opts.Place != nil {
-		c.opts.Place(n)
+		if err := c.opts.Place(n); err != nil {
+			return nil, err
+		}
 	}
 	c.Nodes = append(c.Nodes, n)
 	return n, n.Start()
@@ -131,16 +156,19 @@ func (n *Node) Start() error {
 	} else {
 		args = append(args, "--pgdata="+n.Dir, "--postgres="+n.Postgres)
 	}
+	if n.Advertise != "" {
+		args = append(args, "--advertise="+n.Advertise)
+	}
 	var others []string
 	for _, other := range n.cluster.Nodes {
 		if other != n {
-			others = append(others, other.Companion)
+			others = append(others, cmp.Or(other.Advertise, other.Companion))
 		}
 	}
 	if len(others) > 0 && n != n.cluster.Nodes[0] {
 		args = append(args, "--join="+strings.Join(others, ","))
 	}
-	args = append(append(args, n.cluster.opts.Flags...), n.flags...)
+	args = append(append(args, n.cluster.opts.Flags...), n.Flags...)
 	cmd := n.cluster.opts.Command(args...)
 	if out := n.cluster.opts.Output; out != nil {
 		cmd.Stdout, cmd.Stderr = out(n.Name), out(n.Name)
@@ -189,8 +217,8 @@ func (c *Cluster) Close() error {
 		}
 	}
 	// What a companion has started, such as initdb, does not end with it.
-	errs = append(errs, endPrograms(c.dir))
-	if err := errors.Join(append(errs, os.RemoveAll(c.dir))...); err != nil {
+	err := errors.Join(errors.Join(errs...), endPrograms(c.dir))
+	if err := errors.Join(err, os.RemoveAll(c.dir)); err != nil {
 		return fmt.Errorf("%w: %w", ErrRemains, err)
 	}
 	return nil
@@ -204,6 +232,20 @@ func (c *Cluster) Node(name string) *Node {
 		}
 	}
 	return nil
+}
+
+// Dial opens a connection to an address as it is reached from where the cluster's
+// clients are.
+func (c *Cluster) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if c.opts.Dial != nil {
+		return c.opts.Dial(ctx, network, addr)
+	}
+	return new(net.Dialer).DialContext(ctx, network, addr)
+}
+
+// Dial opens a connection to an address as [Cluster.Dial] does.
+func (n *Node) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	return n.cluster.Dial(ctx, network, addr)
 }
 
 // DSN is what a driver opens: all nodes, and their companions.

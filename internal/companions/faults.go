@@ -148,17 +148,29 @@ func (n *Node) ThawCompanion() error { return n.signal(syscall.SIGCONT) }
 
 // Kill ends everything of the node, as the crash of its machine does.
 func (n *Node) Kill() error {
-	var both sync.WaitGroup
-	var one, other error
-	both.Go(func() { one = n.KillCompanion() })
-	both.Go(func() { other = n.KillPostgres() })
-	both.Wait()
+	err := n.atOnce(n.KillCompanion, (*pgctl.Instance).Kill)
 	// A companion that was about to start its server may just have done so.
-	return errors.Join(one, other, n.KillPostgres())
+	return errors.Join(err, n.KillPostgres())
 }
 
 // Freeze stops everything of the node, as a machine that hangs.
-func (n *Node) Freeze() error { return errors.Join(n.FreezeCompanion(), n.FreezePostgres()) }
+func (n *Node) Freeze() error { return n.atOnce(n.FreezeCompanion, (*pgctl.Instance).Freeze) }
+
+// atOnce does something to the companion and to the server, which takes a while to
+// find, at the same moment.
+func (n *Node) atOnce(companion func() error, postgres func(*pgctl.Instance) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	i, err := n.postgres(ctx)
+	var both sync.WaitGroup
+	var one, other error
+	both.Go(func() { one = companion() })
+	if i != nil {
+		both.Go(func() { other = postgres(i) })
+	}
+	both.Wait()
+	return errors.Join(err, one, other)
+}
 
 // Thaw lets everything go on.
 func (n *Node) Thaw() error { return errors.Join(n.ThawPostgres(), n.ThawCompanion()) }

@@ -79,6 +79,35 @@ func TestTheGapIsTheLongestSilence(t *testing.T) {
 	})
 }
 
+func TestAReignLastsFromItsFirstAcknowledgementToItsLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLedger()
+		began := time.Now()
+		for second, reign := range []uint64{1, 1, 2, 1, 3} {
+			if second > 0 {
+				time.Sleep(time.Second)
+			}
+			outcome := Acknowledged
+			if reign == 3 {
+				outcome = Unknown
+			}
+			l.End(l.Begin(), outcome, reign)
+		}
+		for reign, want := range map[uint64][2]time.Duration{1: {0, 3 * time.Second}, 2: {2 * time.Second, 2 * time.Second}} {
+			first, last := l.Reign(reign)
+			if got := [2]time.Duration{first.Sub(began), last.Sub(began)}; got != want {
+				t.Errorf("Reign(%d) lasts from %v to %v, want %v", reign, got[0], got[1], want)
+			}
+		}
+		if first, last := l.Reign(3); !first.IsZero() || !last.IsZero() {
+			t.Errorf("Reign(3) lasts from %v to %v, though it acknowledged nothing", first, last)
+		}
+		if at, reign := l.Answer(3); at.Sub(began) != 2*time.Second || reign != 2 {
+			t.Errorf("Answer(3) = %v, %d, want 2s, 2", at.Sub(began), reign)
+		}
+	})
+}
+
 func TestRegistersTellAStaleRead(t *testing.T) {
 	for name, tt := range map[string]struct {
 		read int64

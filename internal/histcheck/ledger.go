@@ -81,6 +81,33 @@ func (l *Ledger) Gap(from time.Time) time.Duration {
 	return longest
 }
 
+// Reign returns when the first and the last write were acknowledged under one; zero
+// if none was.
+func (l *Ledger) Reign(reign uint64) (first, last time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range l.attempts {
+		if a.outcome != Acknowledged || a.reign != reign {
+			continue
+		}
+		if first.IsZero() || a.end.Before(first) {
+			first = a.end
+		}
+		if a.end.After(last) {
+			last = a.end
+		}
+	}
+	return first, last
+}
+
+// Answer returns when the client was told about a write, and of which reign.
+func (l *Ledger) Answer(id int64) (at time.Time, reign uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.attempts[id]
+	return a.end, a.reign
+}
+
 // A Verdict is what is wrong with what is in the database.
 type Verdict struct {
 	Attempted, Acknowledged, Refused, Unknown, Final int

@@ -17,6 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Subnet has the addresses of all hosts of every network.
+const Subnet = "10.77.0.0/24"
+
 // nowhere is a hardware address that nobody has.
 const nowhere = "02:00:00:00:00:99"
 

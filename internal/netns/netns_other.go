@@ -9,6 +9,9 @@ import (
 	"os/exec"
 )
 
+// Subnet has the addresses of all hosts of every network.
+const Subnet = "10.77.0.0/24"
+
 // errLinux is why there is no network.
 var errLinux = errors.New("network namespaces take Linux")
 

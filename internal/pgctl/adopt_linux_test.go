@@ -15,7 +15,7 @@ import (
 
 func TestNumberOfABackendIsNoProof(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	conn, err := i.Connect(ctx)
 	ok(t, err)
@@ -46,7 +46,7 @@ func startBelowAParentThatDoesNotReap(t *testing.T, i *Instance) {
 
 func TestAZombieIsDead(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	i.mu.Lock()
 	err := i.writeSettingsLocked()
 	i.mu.Unlock()
@@ -79,7 +79,7 @@ func TestACompanionThatIsProcess1ReapsItsServer(t *testing.T) {
 	ok(t, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 	t.Cleanup(func() { ok(t, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)) })
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Configure(nil))
 	_, err := i.user.output(ctx, i.Binaries().Program("pg_ctl"), "start", "-w", "-s", "-D", i.Dir(), "-l", i.Log())
 	ok(t, err)
@@ -110,7 +110,7 @@ func TestACompanionThatIsProcess1ReapsItsServer(t *testing.T) {
 
 func TestAHungServerIsStoppedHard(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	ok(t, i.Freeze())
 	begin := time.Now()
@@ -125,7 +125,7 @@ func TestAHungServerIsStoppedHard(t *testing.T) {
 
 func TestBackendsOfADeadPostmasterAreEnded(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	tree, err := processTree(i.PID())
 	ok(t, err)
@@ -146,7 +146,7 @@ func TestBackendsOfADeadPostmasterAreEnded(t *testing.T) {
 
 func TestALockFileThatACrashLeftEmptyDoesNotMatter(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, WriteFile(filepath.Join(i.Dir(), "postmaster.pid"), ""))
 	if found, err := i.Adopt(ctx); found || err != nil {
 		t.Errorf("Adopt = %v, %v; want false", found, err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,7 +55,7 @@ func adopted(ctx context.Context, t testing.TB, i *Instance) *Instance {
 
 func TestAnAdoptedServerIsAsOneThatWasStarted(t *testing.T) {
 	ctx, first := waiting(t), newDetached(t, "n1")
-	ok(t, first.Init(ctx))
+	initialise(ctx, t, first)
 	ok(t, first.Start(ctx))
 	second := adopted(ctx, t, first)
 	if got, want := second.PID(), first.PID(); got != want || !second.Running() {
@@ -91,7 +92,7 @@ func TestAnAdoptedServerIsAsOneThatWasStarted(t *testing.T) {
 
 func TestSettingsOfAProcessBeforeAreKept(t *testing.T) {
 	ctx, first := waiting(t), newDetached(t, "n1")
-	ok(t, first.Init(ctx))
+	initialise(ctx, t, first)
 	ok(t, first.Start(ctx))
 	ok(t, first.Configure(map[string]string{"helios.a": `it's a \ slash`, "helios.b": "old"}))
 	second := adopted(ctx, t, first)
@@ -123,7 +124,7 @@ func TestAdoptionIsNotFooledByAnOldFile(t *testing.T) {
 
 func TestNumberOfAnotherServerIsNoProof(t *testing.T) {
 	ctx, other := waiting(t), newInstance(t, "other")
-	ok(t, other.Init(ctx))
+	initialise(ctx, t, other)
 	ok(t, other.Start(ctx))
 	i := newDetached(t, "n1")
 	ok(t, MakeDir(i.Dir()))
@@ -137,7 +138,7 @@ func TestNumberOfAnotherServerIsNoProof(t *testing.T) {
 
 func TestEndOfAKilledPostmasterIsSeenAtOnce(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	second := adopted(ctx, t, i)
 	begin := time.Now()
@@ -149,7 +150,7 @@ func TestEndOfAKilledPostmasterIsSeenAtOnce(t *testing.T) {
 
 func TestAServerStartedMeanwhileIsLeftAlone(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	other := detachedFrom(t, i.cfg)
 	if err := other.Start(ctx); !errors.Is(err, errRunning) {
@@ -160,9 +161,27 @@ func TestAServerStartedMeanwhileIsLeftAlone(t *testing.T) {
 	}
 }
 
+// A rewind brings the file that locks the source's socket, and one of ours that is
+// empty, if sockets are in the data directory. They are no part of how a server is set up.
+func TestAForeignLockOfASocketIsNoObstacle(t *testing.T) {
+	ctx, i := waiting(t), newDetached(t, "n1")
+	initialise(ctx, t, i)
+	ok(t, i.Configure(map[string]string{"unix_socket_directories": i.Dir()}))
+	_, port := i.endpoint()
+	for _, port := range []int{port, port + 1} {
+		ok(t, WriteFile(filepath.Join(i.Dir(), fmt.Sprintf(".s.PGSQL.%d.lock", port)), ""))
+	}
+	own, err := ownFiles(i.Dir())
+	ok(t, err)
+	if slices.ContainsFunc(own, func(name string) bool { return strings.HasPrefix(name, ".s.") }) {
+		t.Errorf("ownFiles = %v, want no sockets among them", own)
+	}
+	ok(t, i.Start(ctx))
+}
+
 func TestAStartGoesOnWhenNobodyWaits(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	short, cancel := context.WithCancelCause(ctx)
 	cancel(errors.New("cannot wait"))
 	err := i.Start(short)

@@ -38,7 +38,7 @@ func until(b *testing.B, i *Instance) time.Duration {
 // BenchmarkEndIsSeen is the time from kill -9 of a postmaster to Done.
 func BenchmarkEndIsSeen(b *testing.B) {
 	i := newDetached(b, "n1")
-	ok(b, i.Init(b.Context()))
+	initialise(b.Context(), b, i)
 	measure(b, func(ctx context.Context) time.Duration {
 		ok(b, i.Start(ctx))
 		second := adopted(ctx, b, i)
@@ -52,7 +52,7 @@ func BenchmarkEndIsSeen(b *testing.B) {
 // BenchmarkHardStop is how long it takes to end a frozen server after no grace.
 func BenchmarkHardStop(b *testing.B) {
 	i := newDetached(b, "n1")
-	ok(b, i.Init(b.Context()))
+	initialise(b.Context(), b, i)
 	measure(b, func(ctx context.Context) time.Duration {
 		ok(b, i.Start(ctx))
 		ok(b, i.Freeze())

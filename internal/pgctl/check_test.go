@@ -67,7 +67,7 @@ func TestEachSettingInTheWayIsNamedWithHowToMendIt(t *testing.T) {
 
 func TestARealServerIsChecked(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Configure(map[string]string{"wal_log_hints": "off", "max_wal_senders": "4"}))
 	ok(t, i.Start(ctx))
 	run(ctx, t, i, "ALTER SYSTEM SET primary_conninfo = 'host=nowhere'")
@@ -115,7 +115,7 @@ func wantProblems(t testing.TB, i *Instance, opt CheckOptions, want ...string) {
 
 func TestWhatARoleLacksIsListedAsStatements(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	run(ctx, t, i, "CREATE ROLE watcher LOGIN")
 	cfg := i.cfg

@@ -35,7 +35,7 @@ func TestControlDataSaysHowAServerEnded(t *testing.T) {
 
 func TestControlDataThatIsNotUnderstoodIsAnError(t *testing.T) {
 	ctx, i := waiting(t), newInstance(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	text, err := i.user.output(ctx, i.Binaries().Program("pg_controldata"), i.Dir())
 	ok(t, err)
 	if _, err := parseControlData(text); err != nil {
@@ -86,7 +86,7 @@ func TestFastStopTellsWhereTheLogEnds(t *testing.T) {
 
 func TestLogOfACrashedServerEndsWhereRecoveryDoes(t *testing.T) {
 	ctx, i := waiting(t), newInstance(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	run(ctx, t, i, "CREATE TABLE t AS SELECT generate_series(1, 20000) AS x")
 	flushed := ask(ctx, t, i, "SELECT pg_current_wal_flush_lsn()::text")
@@ -108,7 +108,7 @@ func TestLogOfACrashedServerEndsWhereRecoveryDoes(t *testing.T) {
 
 func TestATornRecordIsNotPartOfTheLog(t *testing.T) {
 	ctx, i := waiting(t), newInstance(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	run(ctx, t, i, "CREATE TABLE t(x text); SELECT pg_switch_wal(); CHECKPOINT")
 	before := ask(ctx, t, i, "INSERT INTO t VALUES ('a') RETURNING pg_current_wal_insert_lsn()::text")

@@ -36,7 +36,7 @@ func (i *Instance) HardStop(ctx context.Context, grace time.Duration) error {
 func (i *Instance) clearTheWay() error {
 	lock, ok, err := i.settledLockFile()
 	if err != nil || !ok {
-		return errors.Join(err, i.endStragglers())
+		return errors.Join(err, i.endStragglers(), removeSocketLocks(i.cfg.Dir))
 	}
 	p, err := i.prove(lock)
 	if err != nil {
@@ -46,7 +46,21 @@ func (i *Instance) clearTheWay() error {
 		p.abandon()
 		return fmt.Errorf("%w: somebody else has started process %d in %s", errRunning, lock.pid, i.cfg.Dir)
 	}
-	return errors.Join(i.endStragglers(), i.disownLockFiles(lock))
+	return errors.Join(i.endStragglers(), removeSocketLocks(i.cfg.Dir), i.disownLockFiles(lock))
+}
+
+// socketPrefix begins the names of a server's Unix socket and of the file that locks it.
+const socketPrefix = ".s.PGSQL."
+
+// removeSocketLocks removes the files that lock a socket from a data directory where no
+// server runs. A rewind and a copy bring those of the source, or an empty one, with
+// which PostgreSQL refuses to start.
+func removeSocketLocks(dir string) error {
+	locks, err := filepath.Glob(filepath.Join(dir, socketPrefix+"*.lock"))
+	for _, lock := range locks {
+		err = errors.Join(err, ignoreGone(os.Remove(lock)))
+	}
+	return err
 }
 
 // settledLockFile is readLockFile that gives a server time to write the file. One
@@ -80,7 +94,7 @@ func (i *Instance) disownLockFiles(lock lockFile) error {
 	}
 	err := i.disown(filepath.Join(i.cfg.Dir, "postmaster.pid"), lock.pid)
 	if lock.socketDir != "" {
-		socket := filepath.Join(lock.socketDir, fmt.Sprintf(".s.PGSQL.%d.lock", lock.port))
+		socket := filepath.Join(lock.socketDir, fmt.Sprintf("%s%d.lock", socketPrefix, lock.port))
 		err = errors.Join(err, i.disown(socket, lock.pid))
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -41,6 +42,42 @@ func newInstance(t testing.TB, name string) *Instance {
 	return i
 }
 
+// template is a cluster that initialise copies: initdb takes seconds on a busy
+// machine.
+var template = sync.OnceValues(func() (*Instance, error) {
+	dir, err := MakeTempDir("pgctl-template")
+	if err != nil {
+		return nil, err
+	}
+	templateDir = dir
+	i, err := New(Config{Dir: filepath.Join(dir, "data")})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return i, i.Init(ctx)
+})
+
+// templateDir is where template is; "" if no test asked for it.
+var templateDir string
+
+// initialise is Init that is quick. All servers are of one cluster then.
+func initialise(ctx context.Context, t testing.TB, i *Instance) {
+	t.Helper()
+	made, err := template()
+	ok(t, err)
+	ok(t, i.Clone(ctx, made))
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if templateDir != "" {
+		_ = os.RemoveAll(templateDir)
+	}
+	os.Exit(code)
+}
+
 func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -69,7 +106,7 @@ func ok(t testing.TB, err error) {
 func startedPair(ctx context.Context, t testing.TB) (primary, replica *Instance) {
 	t.Helper()
 	primary, replica = newInstance(t, "primary"), newInstance(t, "replica")
-	ok(t, primary.Init(ctx))
+	initialise(ctx, t, primary)
 	ok(t, primary.Start(ctx))
 	run(ctx, t, primary, "CREATE TABLE t(x int)")
 	ok(t, replica.Clone(ctx, primary))
@@ -134,7 +171,7 @@ func TestServerStartsStopsAndStartsAgain(t *testing.T) {
 
 func TestStartQuotesWhatTheServerComplainedAbout(t *testing.T) {
 	ctx, i := waiting(t), newInstance(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Configure(map[string]string{"shared_buffers": "plenty"}))
 	err := i.Start(ctx)
 	if err == nil || !strings.Contains(err.Error(), `invalid value for parameter "shared_buffers": "plenty"`) {
@@ -144,7 +181,7 @@ func TestStartQuotesWhatTheServerComplainedAbout(t *testing.T) {
 
 func TestKillLeavesNoProcessAndTheServerRecovers(t *testing.T) {
 	ctx, i := waiting(t), newInstance(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	run(ctx, t, i, "CREATE TABLE t AS SELECT 1 AS x")
 	tree, err := processTree(i.PID())
@@ -167,7 +204,7 @@ func TestKillLeavesNoProcessAndTheServerRecovers(t *testing.T) {
 
 func TestFrozenServerIsSilentUntilThawed(t *testing.T) {
 	ctx, i := waiting(t), newInstance(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	conn, err := i.Connect(ctx)
 	ok(t, err)
@@ -219,7 +256,7 @@ func TestReplicaFollowsAndIsPromoted(t *testing.T) {
 
 func TestReloadReturnsWhenSettingsAreRead(t *testing.T) {
 	ctx, i := waiting(t), newInstance(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Start(ctx))
 	for _, want := range []string{"it's", `back\slash`, ""} {
 		ok(t, i.Configure(map[string]string{"cluster_name": "n1", "helios.note": want}))
@@ -237,7 +274,7 @@ func TestReloadReturnsWhenSettingsAreRead(t *testing.T) {
 func TestCloneOfStoppedServerKeepsItsOwnPort(t *testing.T) {
 	ctx := waiting(t)
 	a, b := newInstance(t, "a"), newInstance(t, "b")
-	ok(t, a.Init(ctx))
+	initialise(ctx, t, a)
 	ok(t, b.Clone(ctx, a))
 	ok(t, a.Start(ctx))
 	ok(t, b.Start(ctx))

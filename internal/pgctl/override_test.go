@@ -9,7 +9,7 @@ import (
 
 func TestWhatWinsOverOurSettingsIsFoundAndRemoved(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	ok(t, i.Configure(map[string]string{"work_mem": "5MB"}))
 	i.args = []string{"-c", "max_connections=33", "--synchronous-standby-names=someone"}
 	ok(t, i.Start(ctx))
@@ -47,7 +47,7 @@ func TestWhatWinsOverOurSettingsIsFoundAndRemoved(t *testing.T) {
 
 func TestConfigurationOutsideOfTheDataDirectoryStaysThere(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	etc := filepath.Join(filepath.Dir(i.Dir()), "etc")
 	ok(t, MakeDir(etc))
 	for _, name := range []string{"postgresql.conf", "pg_hba.conf", "pg_ident.conf"} {
@@ -99,7 +99,7 @@ func TestCommandLinesAreUnderstood(t *testing.T) {
 
 func TestOurLineStaysTheLastOne(t *testing.T) {
 	ctx, i := waiting(t), newDetached(t, "n1")
-	ok(t, i.Init(ctx))
+	initialise(ctx, t, i)
 	conf := filepath.Join(i.Dir(), "postgresql.conf")
 	ok(t, i.Configure(map[string]string{"work_mem": "5MB"}))
 	text, err := os.ReadFile(conf)

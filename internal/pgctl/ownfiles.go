@@ -29,7 +29,8 @@ func ownFiles(dir string) ([]string, error) {
 	}
 	var found []string
 	for _, e := range entries {
-		if !e.Type().IsRegular() || slices.Contains(serverFiles, e.Name()) || strings.HasPrefix(e.Name(), "pg_internal") {
+		if !e.Type().IsRegular() || slices.Contains(serverFiles, e.Name()) ||
+			strings.HasPrefix(e.Name(), "pg_internal") || strings.HasPrefix(e.Name(), socketPrefix) {
 			continue
 		}
 		if info, err := e.Info(); err == nil && info.Size() <= maxOwnFile {

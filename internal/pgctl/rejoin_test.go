@@ -26,7 +26,7 @@ func failedOver(ctx context.Context, t testing.TB, more map[string]string) pair 
 	t.Helper()
 	p := pair{old: newDetached(t, "old"), now: newDetached(t, "now")}
 	ok(t, p.old.Configure(more))
-	ok(t, p.old.Init(ctx))
+	initialise(ctx, t, p.old)
 	if more["wal_log_hints"] == "off" && p.old.Binaries().Major() >= 18 { // whose initdb turns checksums on
 		_, err := p.old.user.output(ctx, p.old.Binaries().Program("pg_checksums"), "--disable", "--pgdata", p.old.Dir())
 		ok(t, err)
@@ -230,7 +230,7 @@ func TestAnotherClustersFilesAreNotTouched(t *testing.T) {
 	p := failedOver(ctx, t, nil)
 	p.promote(ctx, t)
 	stranger := newDetached(t, "stranger")
-	ok(t, stranger.Init(ctx))
+	ok(t, stranger.Init(ctx)) // not of the template
 	lost := p
 	lost.old = stranger
 	for _, from := range []Rung{Follow, Rewind, Reclone} {

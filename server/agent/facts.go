@@ -21,7 +21,8 @@ type facts struct {
 	Receiver  bool   // a standby whose walreceiver streams
 	Host      string // the walreceiver's upstream
 	Port      int
-	Paused    bool // replay was paused by somebody
+	Paused    bool   // replay was paused by somebody
+	Gate      string // synchronous_standby_names as it is in force, whatever files say
 }
 
 func (f facts) position() wal.Position { return wal.Position{Timeline: f.Timeline, LSN: f.LSN} }
@@ -41,7 +42,8 @@ SELECT r.recovery,
        coalesce((SELECT status = 'streaming' FROM pg_stat_wal_receiver), false),
        coalesce((SELECT sender_host FROM pg_stat_wal_receiver), ''),
        coalesce((SELECT sender_port FROM pg_stat_wal_receiver), 0),
-       CASE WHEN r.recovery THEN pg_is_wal_replay_paused() ELSE false END
+       CASE WHEN r.recovery THEN pg_is_wal_replay_paused() ELSE false END,
+       current_setting('synchronous_standby_names')
   FROM (SELECT pg_is_in_recovery() AS recovery) r`
 
 // readFacts asks the server.
@@ -49,7 +51,7 @@ func readFacts(ctx context.Context, conn *pgx.Conn) (facts, error) {
 	var f facts
 	var timeline int64
 	var lsn, replay, system string
-	err := conn.QueryRow(ctx, factsSQL).Scan(&f.Recovery, &timeline, &lsn, &replay, &system, &f.StartedAt, &f.Receiver, &f.Host, &f.Port, &f.Paused)
+	err := conn.QueryRow(ctx, factsSQL).Scan(&f.Recovery, &timeline, &lsn, &replay, &system, &f.StartedAt, &f.Receiver, &f.Host, &f.Port, &f.Paused, &f.Gate)
 	if err != nil {
 		return facts{}, err
 	}

@@ -218,3 +218,20 @@ func TestAStandbyIsBroughtBackToItsRelay(t *testing.T) {
 	m.setGate(semisync("n2"))
 	n1.begin().returns()
 }
+
+// Somebody takes the gate off by hand, in the file that counts for more than ours.
+func TestAGateThatIsTakenOffByHandIsPutBack(t *testing.T) {
+	m := newTeam(t, "n1")
+	m.found(async)
+	n1 := m.nodes[0]
+	n1.exec("CREATE TABLE t (i int)")
+	n1.exec("ALTER SYSTEM SET synchronous_standby_names = ''")
+	n1.exec("SELECT pg_reload_conf()")
+	conn := n1.conn()
+	await(t, "the gate to be back", func() bool {
+		var names string
+		err := conn.QueryRow(context.Background(), "SELECT setting FROM pg_file_settings WHERE name = 'synchronous_standby_names' AND applied").Scan(&names)
+		return err == nil && names == gateName
+	})
+	n1.begin().returns()
+}

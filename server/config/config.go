@@ -141,7 +141,7 @@ func (c *Config) nodeKeys() []key {
 		{"tls", (*text)(&c.TLS), "directory with ca.crt, node.crt and node.key, as helios cert makes them", "/etc/helios/tls", ScopeNode},
 		{"token_file", (*text)(&c.TokenFile), "file with the token that orders through the API need", "/etc/helios/token", ScopeNode},
 		{"read_token_file", (*text)(&c.ReadTokenFile), "file with the token that questions need; everybody may ask if not given", "/etc/helios/read_token", ScopeNode},
-		{"insecure", (*boolean)(&c.Insecure), "accept plain text from other machines", "", ScopeNode},
+		{"insecure", (*boolean)(&c.Insecure), "take plain text from other machines, and ask nobody who they are: the network is trusted", "", ScopeNode},
 		{"network", choice(&c.Network, NetworkLAN, NetworkLANFast, NetworkWAN), "how far companions are apart: how soon they replace a leader that is not heard", "lan | lan-fast | wan", ScopeNode},
 		{"pg_bin", (*text)(&c.PGBin), "directory of PostgreSQL's programs; looked for if not given", "/usr/lib/postgresql/15/bin", ScopeNode},
 		{"superuser", (*text)(&c.Superuser), "of PostgreSQL, as whom the companion connects to its own server", "", ScopeNode},

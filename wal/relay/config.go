@@ -68,6 +68,9 @@ type Config struct {
 	// Users may subscribe, with their passwords. If there are none, anybody on
 	// this machine may (trust), and nobody else.
 	Users map[string]replication.Verifier
+	// TrustAll lets in anybody from other machines too where there are no Users and no
+	// certificates: whoever reaches the relay can read all that is in the database.
+	TrustAll bool
 
 	SenderTimeout time.Duration // a subscriber that is silent for so long is disconnected (wal_sender_timeout)
 	SourceTimeout time.Duration // a source that is silent for so long is left

@@ -43,7 +43,7 @@ func (r *Relay) authenticate(s replication.Startup) replication.Method {
 		return replication.Certificate
 	case len(users) > 0:
 		return replication.Password
-	case !certificates && isLocal(s.RemoteAddr):
+	case !certificates && (r.cfg.TrustAll || isLocal(s.RemoteAddr)):
 		return replication.Trust
 	default:
 		return replication.Reject
