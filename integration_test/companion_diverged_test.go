@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/heliosdb/helios"
 	"github.com/heliosdb/helios/internal/companions"
 	"github.com/heliosdb/helios/internal/pgtest"
 )
@@ -72,7 +73,8 @@ func readNot(ctx context.Context, t *testing.T, k *clerk, id int64) {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		one, cancel := budget(ctx)
+		// Sessions of those who have written are told that it is lost.
+		one, cancel := budget(helios.WithSession(ctx, helios.NewSession()))
 		var n int
 		err := k.db.QueryRowContext(one, "SELECT count(*) FROM ledger WHERE id = $1", id).Scan(&n)
 		cancel()
