@@ -19,7 +19,11 @@ import (
 // it thaws, another one has taken over: not one more of the client's rows is
 // acknowledged.
 func TestAClientThatHoldsOnToAFrozenPrimaryIsNotAcknowledged(t *testing.T) {
-	for _, flags := range [][]string{nil, {"--replication_mode=semisync", "--k=1"}} {
+	modes := [][]string{nil, {"--replication_mode=semisync", "--k=1"}}
+	if testing.Short() {
+		modes = modes[:1]
+	}
+	for _, flags := range modes {
 		c := startCompanions(t, companions.Options{Nodes: 3, Flags: flags})
 		k := employ(t, c, clerks)
 		old := primaryOf(t, c)
