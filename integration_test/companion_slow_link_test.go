@@ -22,7 +22,7 @@ func TestASlowLinkBetweenCompanionsIsNoFault(t *testing.T) {
 	}})
 	k := employ(t, c, clerks)
 	before := epochOf(t, c)
-	for _, delay := range []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond} {
+	for _, delay := range []time.Duration{25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond} {
 		for _, link := range links {
 			link.Delay(delay)
 		}
