@@ -22,9 +22,10 @@ type Report struct {
 	SystemID   uint64             `json:"system_id,omitempty"`
 	Primary    bool               `json:"primary"` // not in recovery
 	Timeline   wal.Timeline       `json:"timeline"`
-	LSN        wal.LSN            `json:"lsn"`        // a primary's flush LSN; of a standby what it has flushed
-	ReplayLSN  wal.LSN            `json:"replay_lsn"` // of a standby
-	Streaming  bool               `json:"streaming"`  // a standby that receives WAL of Epoch's primary
+	LSN        wal.LSN            `json:"lsn"`              // a primary's flush LSN; of a standby what it has flushed
+	ReplayLSN  wal.LSN            `json:"replay_lsn"`       // of a standby
+	Paused     bool               `json:"paused,omitempty"` // a standby whose replay somebody has stopped
+	Streaming  bool               `json:"streaming"`        // a standby that receives WAL of Epoch's primary
 	Source     string             `json:"source,omitempty"`
 	StartedAt  time.Time          `json:"started_at"`           // of the postmaster, by its own clock
 	GivesBack  bool               `json:"gives_back"`           // a primary that does not want its lease any more: it confirms nothing by it from now on

@@ -89,6 +89,8 @@ func (e *Engine) unfit(node string) string {
 		return because(fmt.Sprintf("PostgreSQL of %s is %s", node, p.Postgres), p.Reason)
 	case !p.Streaming:
 		return because(node+" does not stream", p.Reason)
+	case p.Paused:
+		return "replay of " + node + " is paused"
 	case have.Behind(primary.LSN) > smallBacklog:
 		return fmt.Sprintf("%s is %d bytes behind", node, have.Behind(primary.LSN))
 	case p.ReplayLSN.Behind(have) > smallBacklog:

@@ -1,11 +1,13 @@
 package integration_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/heliosdb/helios/internal/companions"
 	"github.com/heliosdb/helios/internal/pgtest"
+	"github.com/heliosdb/helios/topology"
 )
 
 // standbyOf returns a node that is not the primary.
@@ -66,7 +68,7 @@ func TestASwitchoverToANodeThatCannotIsRefused(t *testing.T) {
 	}{
 		{"its machine has crashed", (*companions.Node).Kill, restart},
 		{"its machine is frozen", (*companions.Node).Freeze, (*companions.Node).Thaw},
-		{"its replay is paused", pauseReplay(t, true), pauseReplay(t, false)},
+		{"its replay is paused", pauseReplay(t, c), resumeReplay(t)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			pgtest.OK(t, tt.strike(to))
@@ -90,16 +92,27 @@ func TestASwitchoverToANodeThatCannotIsRefused(t *testing.T) {
 	}
 }
 
-// pauseReplay has a standby stand still, or go on.
-func pauseReplay(t *testing.T, pause bool) func(*companions.Node) error {
+// pauseReplay has a standby stand still; its companion has noticed.
+func pauseReplay(t *testing.T, c *companions.Cluster) func(*companions.Node) error {
 	return func(n *companions.Node) error {
 		conn := connectTo(t, n)
 		defer conn.Close(pgtest.Context(t))
-		what := "pg_wal_replay_resume()"
-		if pause {
-			what = "pg_wal_replay_pause()"
+		if _, err := conn.Exec(pgtest.Context(t), "SELECT pg_wal_replay_pause()"); err != nil {
+			return err
 		}
-		_, err := conn.Exec(pgtest.Context(t), "SELECT "+what)
+		_, err := c.Await(pgtest.Context(t), "the pause is noticed", func(b *topology.Bulletin) bool {
+			return slices.ContainsFunc(b.Nodes, func(r topology.Reported) bool { return r.Name == n.Name && r.Reason == "replay is paused" })
+		})
+		return err
+	}
+}
+
+// resumeReplay has it go on.
+func resumeReplay(t *testing.T) func(*companions.Node) error {
+	return func(n *companions.Node) error {
+		conn := connectTo(t, n)
+		defer conn.Close(pgtest.Context(t))
+		_, err := conn.Exec(pgtest.Context(t), "SELECT pg_wal_replay_resume()")
 		return err
 	}
 }

@@ -168,7 +168,7 @@ func (s *Server) hearJoin(ctx context.Context, m failover.Member) (*failover.Sta
 		switch {
 		case other.Name == m.Name:
 			m.NonVoter, m.Maintenance = other.NonVoter, other.Maintenance
-			if other.Companion != m.Companion && s.answersAs(ctx, other) {
+			if other.Companion != m.Companion && s.answersAs(ctx, other, dialBudget) {
 				return nil, &peerError{Code: codeTaken, Message: fmt.Sprintf("there is a member %s at %s, and it answers", other.Name, other.Companion), Hint: "give every companion a --name of its own"}
 			}
 		case other.Companion == m.Companion || other.Postgres != "" && other.Postgres == m.Postgres:
@@ -194,9 +194,9 @@ func (s *Server) hearJoin(ctx context.Context, m failover.Member) (*failover.Sta
 }
 
 // answersAs reports whether the member's companion can be called where the log
-// says it is.
-func (s *Server) answersAs(ctx context.Context, m failover.Member) bool {
-	ctx, cancel := context.WithTimeout(ctx, dialBudget)
+// says it is, and answers in time.
+func (s *Server) answersAs(ctx context.Context, m failover.Member, budget time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	as := failover.Assignment{Node: m.Name} // of no term: ignored by who is that member, refused by others
 	return s.callers.call(ctx, m.Companion, pathAssign, as, &empty{}) == nil

@@ -62,13 +62,32 @@ func (s *Server) Do(ctx context.Context, o api.Order) error {
 		if !ok || refusal.Code != codeNotLeader || refusal.Leader == "" {
 			break
 		}
-		err = s.callers.call(ctx, refusal.Leader, pathOrder, o, &empty{})
+		err = s.forward(ctx, refusal.Leader, o)
 	}
 	if refusal, ok := errors.AsType[*peerError](err); ok {
 		if refusal.Code == codeNotLeader {
 			return &api.Error{Code: api.CodeNoLeader, Message: refusal.Message, Hint: refusal.Hint}
 		}
 		return &api.Error{Code: api.Code(refusal.Code), Message: refusal.Message, Hint: refusal.Hint}
+	}
+	return err
+}
+
+// forward has the leader carry out an order. One that leads no more may be frozen.
+func (s *Server) forward(ctx context.Context, leader string, o api.Order) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.work.Go(func() {
+		for ctx.Err() == nil {
+			if name, addr := s.log.Leader(); addr != "" && addr != leader {
+				cancel(fmt.Errorf("%s leads now, and it is not known what the leader before has done: look at the cluster", name))
+			}
+			pause(ctx, 100*time.Millisecond)
+		}
+	})
+	err := s.callers.call(ctx, leader, pathOrder, o, &empty{})
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	return err
 }
@@ -148,9 +167,17 @@ func (s *Server) primaryIsUp() bool {
 	return false
 }
 
+// orderDial is how long a node may take to answer that is to take over.
+const orderDial = time.Second
+
 // switchOver wishes for another primary, and waits for what comes of it.
 func (s *Server) switchOver(ctx context.Context, to string) error {
 	before := s.log.State()
+	// What was heard of it may be from before its end. Found out later, nobody would be
+	// primary meanwhile.
+	if m, ok := before.Member(to); ok && to != s.cfg.Self.Name && !s.answersAs(ctx, m, orderDial) {
+		return refused("start its companion, or name another node", "the companion of %s does not answer", to)
+	}
 	if err := s.propose(ctx, failover.Command{Switchover: &failover.Switchover{To: to, At: time.Now()}}); err != nil {
 		return err
 	}

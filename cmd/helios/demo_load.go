@@ -29,9 +29,9 @@ type load struct {
 	stopped chan struct{} // closed when clients are to end
 	running sync.WaitGroup
 
-	// mayLose is set if a crash may lose writes that were acknowledged. Then a session
-	// that is told so has seen no error.
-	mayLose bool
+	// mayTell is set if the driver may tell a session that a write of its own was lost
+	// without that being an error.
+	mayTell bool
 
 	reads, failures, unknown, told atomic.Uint64
 
@@ -246,7 +246,7 @@ func (l *load) fail(ctx context.Context, what string, err error) {
 	switch {
 	case ctx.Err() != nil:
 		return
-	case l.mayLose && errors.Is(err, helios.ErrWriteLost):
+	case l.mayTell && errors.Is(err, helios.ErrWriteLost):
 		l.told.Add(1)
 		return
 	}

@@ -30,7 +30,7 @@ type summary struct {
 
 	Failovers  uint64  `json:"failovers"`         // primaries after the first one
 	Lost       uint64  `json:"lost_writes"`       // acknowledged, and not on the last primary
-	Told       uint64  `json:"told_lost"`         // times that the driver told a session so
+	Told       uint64  `json:"told_lost"`         // times that the driver told a session that one may be
 	DualAcks   uint64  `json:"dual_primary_acks"` // by an old primary after a new one had begun
 	GapMS      float64 `json:"write_gap_ms"`      // longest time between two acknowledged writes
 	DetectMS   float64 `json:"detect_ms"`         // from the old primary's last sign of life to the decision
@@ -102,6 +102,8 @@ func (s *summary) moral() string {
 		return "\nThe replicas had received every acknowledged write when the primary crashed. An\nasynchronous replica that lags would have lost the last ones, with any driver.\n"
 	case s.mayLose:
 		return fmt.Sprintf("\nCommits were asynchronous: the last ones before a fault may be lost, and whoever\nwrote them is told: %d times here. With --semisync none may be.\n", s.Told)
+	case s.Told > s.Lost:
+		return fmt.Sprintf("\nThe driver told %d times of a loss that may have been (ErrWriteLost): it knows only\nup to where a write was in the log at most.\n", s.Told)
 	}
 	return ""
 }

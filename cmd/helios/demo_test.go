@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -33,7 +34,9 @@ func runDemo(t *testing.T, flags ...string) summary {
 	t.Helper()
 	needPostgres(t)
 	args := append([]string{"demo", "--json", "--duration", "3s"}, flags...)
-	code, out, stderr := runHelios(pgtest.Context(t), "", args...)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	code, out, stderr := runHelios(ctx, "", args...)
 	var s summary
 	if err := json.Unmarshal([]byte(out), &s); err != nil {
 		t.Fatalf("%q = %d, %q: %v in %s", args, code, stderr, err, out)
@@ -146,12 +149,16 @@ func interruptDemo(t *testing.T, text, pattern string, flags ...string) {
 	t.Helper()
 	needPostgres(t)
 	root := tempRoot(t)
-	ctx, interrupt := context.WithCancel(pgtest.Context(t))
+	ctx, interrupt := context.WithTimeout(t.Context(), 3*time.Minute)
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer interrupt()
 	if pattern != "" {
-		watching.Go(func() { awaitFile(ctx, filepath.Join(root, pattern)); interrupt() })
+		watching.Go(func() {
+			if awaitFile(ctx, filepath.Join(root, pattern)) {
+				interrupt()
+			}
+		})
 	}
 	var errs bytes.Buffer
 	out := &alarm{text: text, ring: interrupt}
@@ -159,17 +166,21 @@ func interruptDemo(t *testing.T, text, pattern string, flags ...string) {
 	if want := "helios: demo: interrupted; its servers and files are removed\n"; code != exitInterrupted || errs.String() != want {
 		t.Errorf("run = %d, %q, want %d, %q", code, errs.String(), exitInterrupted, want)
 	}
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		t.Errorf("the moment to interrupt it did not come: %v", ctx.Err())
+	}
 	wantNothingIn(t, root)
 }
 
-// awaitFile waits for a file that the pattern matches, or for the end of ctx.
-func awaitFile(ctx context.Context, pattern string) {
+// awaitFile waits for a file that the pattern matches; false if ctx ends before.
+func awaitFile(ctx context.Context, pattern string) bool {
 	for ctx.Err() == nil {
 		if found, err := filepath.Glob(pattern); err != nil || len(found) > 0 {
-			return
+			return true
 		}
-		sleepUntil(ctx, time.Now().Add(time.Millisecond)) //nolint:errcheck // the loop looks at ctx
+		sleepUntil(ctx, time.Now().Add(time.Millisecond))
 	}
+	return false
 }
 
 // never is text that no demo shows.

@@ -217,8 +217,8 @@ func (c *Cluster) Close() error {
 		}
 	}
 	// What a companion has started, such as initdb, does not end with it.
-	errs = append(errs, endPrograms(c.dir))
-	if err := errors.Join(append(errs, os.RemoveAll(c.dir))...); err != nil {
+	err := errors.Join(errors.Join(errs...), endPrograms(c.dir))
+	if err := errors.Join(err, os.RemoveAll(c.dir)); err != nil {
 		return fmt.Errorf("%w: %w", ErrRemains, err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,11 +84,7 @@ const longestSocketDir = 80
 func (a *Agent) own() map[string]string {
 	set := map[string]string{"listen_addresses": a.cfg.Host}
 	if a.cfg.SocketDir == "" {
-		// Where systems have their sockets not everybody may make one.
-		set["unix_socket_directories"] = a.cfg.DataDir
-		if len(a.cfg.DataDir) > longestSocketDir {
-			set["unix_socket_directories"] = "/tmp"
-		}
+		set["unix_socket_directories"] = a.socketDir()
 	}
 	if dir := a.cfg.Certificates; dir != "" {
 		set["ssl"] = "on"
@@ -96,6 +93,21 @@ func (a *Agent) own() map[string]string {
 		set["ssl_key_file"] = filepath.Join(dir, "node.key")
 	}
 	return set
+}
+
+// socketDir makes a directory for the sockets of a server that is made here: where
+// systems have theirs not everybody may make one. It is not the data directory,
+// since pg_rewind takes what it finds there for data, the locks of sockets too.
+func (a *Agent) socketDir() string {
+	dir := filepath.Clean(a.cfg.DataDir) + ".run"
+	if len(dir) > longestSocketDir {
+		return "/tmp"
+	}
+	if err := pgctl.MakeDir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		a.log.Warn("there is no directory for sockets", "error", err)
+		return "/tmp"
+	}
+	return dir
 }
 
 // makeRole makes the role by which other nodes replicate, and rewind when they

@@ -48,6 +48,9 @@ func (a *Agent) addPrimary(r *failover.Report, status relay.Status) {
 
 // addStandby adds what the relay knows of the standby behind it.
 func (a *Agent) addStandby(r *failover.Report, status relay.Status) {
+	if r.Paused = a.facts.Paused; r.Paused && r.Reason == "" {
+		r.Reason = "replay is paused"
+	}
 	follows := failover.Epoch(a.follows.Load())
 	r.Source = status.Source
 	for _, s := range status.Subscribers {
