@@ -249,10 +249,10 @@ func (c *Cluster) heard(o *topology.Observation) {
 		return
 	}
 	proved := wal.LSN(0)
-	if v.Role == topology.RoleReplica && v.State == topology.StateUp && v.OnTimeline(view.Timeline) {
+	if o.Replayed && v.Role == topology.RoleReplica && v.State == topology.StateUp && v.OnTimeline(view.Timeline) {
 		proved = o.ReplayLSN
 	}
-	n.proofs.probed(o.At.Add(-o.RTT), o.StartedAt, proved)
+	n.proofs.probed(o, proved)
 }
 
 // nodeIn returns the node called name in view; nil if it is not there.

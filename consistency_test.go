@@ -911,3 +911,23 @@ func TestHintsOfBeginHoldForTheTransaction(t *testing.T) {
 		}
 	})
 }
+
+// A standby that was started while commits waited for synchronous ones takes their
+// transactions for running, until it has replayed the end of a later one.
+func TestAReplicaThatHasReplayedNoTransactionProvesNothing(t *testing.T) {
+	play(t, 2, rare, func(s *stage) {
+		s.exec(s.Context(), s.db, insert)
+		s.HandleFunc(func(n *pgfake.Node, sql string) (pgfake.Reply, bool) {
+			if n.IsPrimary() || !strings.HasPrefix(sql, "SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN pg_catalog.pg_is_in_recovery()") {
+				return pgfake.Reply{}, false
+			}
+			return pgfake.Row(true, n.Position().LSN, nil), true
+		})
+		s.exec(s.Context(), s.db, insert)
+		for range 3 {
+			if got := s.node(s.Context(), s.db); got != "n1" {
+				s.Errorf("n2 has replayed the end of no transaction, and %s has answered", got)
+			}
+		}
+	})
+}

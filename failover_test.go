@@ -446,7 +446,7 @@ func TestTwoPrimariesOnOneTimelineTakeNoWrites(t *testing.T) {
 				return pgfake.Reply{}, false
 			}
 			at := s.Node(1).Position()
-			return pgfake.Row(false, "00000001", at.LSN, nil, nil, nil, 16<<20, "read committed", "off", "150018", nil, false,
+			return pgfake.Row(false, "00000001", at.LSN, nil, nil, nil, 16<<20, "read committed", "off", "150018", nil, false, nil,
 				int(s.SystemID), 0, "0/0", 1, "0/28"), true
 		})
 		time.Sleep(3 * time.Second)

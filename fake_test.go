@@ -119,7 +119,7 @@ func (s *stage) answerProbes() {
 			readOnly = "on"
 		}
 		return pgfake.Row(!n.IsPrimary(), timeline, flush, receive, replay, received,
-			wal.DefaultSegmentSize, "read committed", readOnly, "150018", n.StartedAt().UnixMicro(), false,
+			wal.DefaultSegmentSize, "read committed", readOnly, "150018", n.StartedAt().UnixMicro(), false, "2000-01-01 00:00:00+00",
 			int(s.SystemID), 0, "0/0", 1, "0/28"), true
 	})
 }

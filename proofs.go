@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/heliosdb/helios/router"
+	"github.com/heliosdb/helios/topology"
 	"github.com/heliosdb/helios/wal"
 )
 
@@ -37,15 +38,14 @@ func (p *proofs) turned() {
 	p.load.ResetReplay(0)
 }
 
-// probed notes what a probe has found that was sent at asked: lsn is 0 where it
-// proves nothing.
-func (p *proofs) probed(asked, startedAt time.Time, lsn wal.LSN) {
+// probed notes what a probe has found: lsn is 0 where it proves nothing.
+func (p *proofs) probed(o *topology.Observation, lsn wal.LSN) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !asked.After(p.dialed) {
-		return // the server may have been started anew in between
+	if !o.At.Add(-o.RTT).After(p.dialed) || !o.Replayed {
+		return // the server may have been started anew in between, or has only just been
 	}
-	p.run = startedAt
+	p.run = o.StartedAt
 	p.load.SawReplay(lsn)
 }
 

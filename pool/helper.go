@@ -20,6 +20,11 @@ const (
 	// HelperPosition asks how much of the cluster's WAL a query on this node
 	// sees. In front of a read it proves, or disproves, that the read sees a
 	// write. It must take its snapshot before the read does, never after.
+	//
+	// A standby that has replayed no end of a transaction since it was started sees
+	// nothing for sure: those which waited for synchronous standbys when the
+	// snapshot that it began with was taken count as running there, until a later
+	// one has ended (ProcArrayApplyRecoveryInfo in procarray.c).
 	HelperPosition
 	// HelperCommitted asks for the position of a commit that came before it.
 	HelperCommitted
@@ -44,7 +49,8 @@ const (
 // cannot put a function of its own in the way.
 var helperSQL = [helperCount]string{
 	HelperPosition: `SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN pg_catalog.pg_is_in_recovery()` +
-		` THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END`,
+		` THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END,` +
+		` pg_catalog.pg_last_xact_replay_timestamp()`,
 	HelperCommitted: `SELECT pg_catalog.pg_current_wal_flush_lsn(), pg_catalog.pg_current_wal_insert_lsn(),` +
 		` pg_catalog.current_setting('synchronous_commit'), pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())`,
 	HelperDurability: `SELECT pg_catalog.current_setting('synchronous_commit')`,
@@ -84,10 +90,11 @@ func (c *Conn) sendHelper(h Helper) {
 func (c *Conn) takeHelperRow(h Helper, row [][]byte) {
 	switch h {
 	case HelperPosition:
-		if len(row) == 2 && len(row[0]) == 1 {
+		if len(row) == 3 && len(row[0]) == 1 {
 			c.call.Recovering = row[0][0] != 0
-			c.call.Position = binaryLSN(row[1])
-			c.call.HasPosition = true
+			if c.call.HasPosition = true; !c.call.Recovering || row[2] != nil {
+				c.call.Position = binaryLSN(row[1])
+			}
 		}
 	case HelperCommitted:
 		if len(row) == 4 {

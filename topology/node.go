@@ -136,6 +136,10 @@ type Observation struct {
 	History     wal.History // more beginnings of timelines, if the node told
 	TimelineLSN wal.LSN     // as in Node; 0 means that Timeline holds for all the node shows
 	StartedAt   time.Time   // as in Node
+
+	// Replayed says that a replica has replayed the end of a transaction since it was
+	// started. Before that its queries may miss what lies before ReplayLSN.
+	Replayed bool
 }
 
 // Settings are the server settings that decide how the driver talks to a

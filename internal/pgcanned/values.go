@@ -44,6 +44,7 @@ var values = map[string]column{
 	"pg_advisory_unlock_all()":    text(voidOID, ""),
 
 	"pg_current_xact_id_if_assigned()": number(xid8OID, 740),
+	"pg_last_xact_replay_timestamp()":  number(pgtype.TimestamptzOID, 1_700_000_000_000_000),
 	"pg_postmaster_start_time()":       number(pgtype.TimestamptzOID, 1_700_000_000_000_000),
 
 	"pg_walfile_name(pg_current_wal_insert_lsn())":                                                   {oid: pgtype.TextOID, size: -1, value: walFile},

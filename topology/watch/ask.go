@@ -41,7 +41,8 @@ const probeSQL = `SELECT pg_catalog.pg_is_in_recovery(),` +
 	` pg_catalog.current_setting('default_transaction_read_only'),` +
 	` pg_catalog.current_setting('server_version_num'),` +
 	` pg_catalog.round(extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,` +
-	` pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('pg_catalog.pg_read_file(text,bigint,bigint,boolean)'), 'EXECUTE')`
+	` pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('pg_catalog.pg_read_file(text,bigint,bigint,boolean)'), 'EXECUTE'),` +
+	` pg_catalog.pg_last_xact_replay_timestamp()`
 
 // controlSQL is the part of the probe that some administrators revoke.
 const controlSQL = `,` +
@@ -62,6 +63,7 @@ const (
 	colVersion
 	colStarted
 	colMayReadFile
+	colReplayedEnd
 	columns // without the control file
 
 	colSystem = iota - 1
@@ -176,6 +178,7 @@ func (a *asker) read(row [][]byte) (topology.Observation, error) {
 		a.sawRecovery = true
 		o.Role = topology.RoleReplica
 		o.ReplayLSN = replay
+		o.Replayed = r.text(colReplayedEnd) != ""
 		o.ReceiveLSN = max(r.lsn(colReceive), replay) // receive is stale after a restart
 		o.Timeline, o.TimelineLSN = a.replicaTimeline(r, replay)
 		return o, r.err

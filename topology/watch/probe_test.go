@@ -84,7 +84,7 @@ func answerProbes(c *pgfake.Cluster, alter map[int]any) {
 		row := make([]any, allColumns)
 		row[colRecovery] = !n.IsPrimary()
 		row[colSegmentSize], row[colIsolation], row[colReadOnly] = 16<<20, "read committed", "off"
-		row[colVersion], row[colMayReadFile], row[colSystem] = "150018", false, int64(c.SystemID)
+		row[colVersion], row[colMayReadFile], row[colReplayedEnd], row[colSystem] = "150018", false, "2000-01-01 00:00:00+00", int64(c.SystemID)
 		row[colRecoveryEndTimeline], row[colRecoveryEnd] = 0, "0/0"
 		row[colCheckpointTimeline], row[colCheckpoint] = 1, "0/28"
 		if n.IsPrimary() {
