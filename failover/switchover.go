@@ -108,8 +108,12 @@ func (e *Engine) handOver() {
 		e.succeed()
 		return
 	}
-	if r.giveUp == "" && e.due(r.began.Add(s.Settings.StopBudget)) {
+	switch {
+	case r.giveUp != "":
+	case e.due(r.began.Add(s.Settings.StopBudget)):
 		r.giveUp = fmt.Sprintf("it took longer than %v", s.Settings.StopBudget)
+	case r.halted == nil && !e.present(s.Primary) && e.due(e.lease.until):
+		r.giveUp = s.Primary + " is silent" // and nothing that it may still do is confirmed
 	}
 	switch {
 	case r.giveUp != "":

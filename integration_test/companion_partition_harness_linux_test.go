@@ -90,7 +90,10 @@ func startDividedAs(t *testing.T, change func(n *companions.Node), flags ...stri
 	return d
 }
 
-const semisyncFlag = "--replication_mode=semisync"
+const (
+	semisyncFlag = "--replication_mode=semisync"
+	noSync       = "--nosync"
+)
 
 // settle puts a node on the host of its name. Its ports stay: Unix sockets are
 // called by them, and hosts share the file system.
@@ -115,13 +118,13 @@ func (d *divided) roles() {
 		b := awaitBulletin(d.t, d.c, "all nodes stream", healthy)
 		d.primary, d.leader = d.c.Node(b.Primary), d.c.Node(b.Companion)
 		d.epoch, d.reign = b.Epoch, uint64(b.Timeline)
-		return b.Primary != b.Companion && (!d.semisync || d.syncSet().K == 1)
-	})
-	for _, n := range d.c.Nodes {
-		if n != d.primary && n != d.leader {
-			d.standby = n
+		for _, n := range d.c.Nodes {
+			if n != d.primary && n != d.leader {
+				d.standby = n
+			}
 		}
-	}
+		return b.Primary != b.Companion && (!d.semisync || d.count(d.leader, d.standby))
+	})
 	d.k.await(20)
 }
 
@@ -144,6 +147,18 @@ func (d *divided) syncSet() failover.SyncSet {
 	overview, err := d.orders.Cluster(pgtest.Context(d.t))
 	pgtest.OK(d.t, err)
 	return overview.SyncSet
+}
+
+// count reports whether commits wait for one of these nodes, but for those that never
+// count.
+func (d *divided) count(nodes ...*companions.Node) bool {
+	set := d.syncSet()
+	for _, n := range nodes {
+		if !slices.Contains(n.Flags, noSync) && !slices.Contains(set.Members, n.Name) {
+			return false
+		}
+	}
+	return set.K == 1
 }
 
 // strike makes the fault, and notes when.

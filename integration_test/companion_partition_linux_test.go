@@ -37,14 +37,14 @@ func TestAPrimaryCutFromItsPeersAcknowledgesNothingAfterItsLease(t *testing.T) {
 	}
 }
 
+// The driver's connections to the primary hang. What the primary answered before the
+// end of its lease may come when the network is back: the driver does not pass it on.
 func TestAPrimaryCutFromEverybodyIsReplaced(t *testing.T) {
 	d := startDivided(t)
-	p := d.pin()
 	d.strike(func(n *netns.Network) error { return n.Isolate(d.primary.Name) })
 	d.awaitSuccessor()
 	d.heal()
 	d.healed("primary cut from everybody, async")
-	p.leave()
 	d.silentAfterLease()
 	d.audit()
 }
@@ -117,6 +117,7 @@ func TestAFlappingNetworkLosesNothing(t *testing.T) {
 // nothing is lost.
 func TestASwitchoverSurvivesAPartition(t *testing.T) {
 	d := startDivided(t, semisyncFlag)
+	d.k.tolerant = true // a primary that falls silent while writes are held is away for longer than they are
 	primary := func(n *netns.Network) error { return n.Cut(d.primary.Name, d.leader.Name, d.standby.Name) }
 	leader := func(n *netns.Network) error { return n.Isolate(d.leader.Name) }
 	begun := func(*topology.Bulletin) bool { return true }
@@ -152,7 +153,7 @@ func TestASwitchoverSurvivesAPartition(t *testing.T) {
 func TestCommitsWaitForTheOnlySyncStandby(t *testing.T) {
 	d := startDividedAs(t, func(n *companions.Node) {
 		if n.Name == "n3" {
-			n.Flags = []string{"--nosync"}
+			n.Flags = []string{noSync}
 		}
 	}, semisyncFlag)
 	if set := d.syncSet(); len(set.Members) != 1 || set.Members[0] != "n2" {

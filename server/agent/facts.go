@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/heliosdb/helios/internal/replication"
 	"github.com/heliosdb/helios/wal"
 )
 
@@ -29,7 +30,7 @@ func (f facts) position() wal.Position { return wal.Position{Timeline: f.Timelin
 
 // factsSQL asks in one statement. What a standby has received is NULL after its
 // restart, so that what it has replayed counts as well. Its timeline is that of
-// what it receives: the control file has it from the next restartpoint on only.
+// what it receives; the control file's may be an older one.
 const factsSQL = `
 SELECT r.recovery,
        CASE WHEN r.recovery
@@ -51,11 +52,19 @@ func readFacts(ctx context.Context, conn *pgx.Conn) (facts, error) {
 	var f facts
 	var timeline int64
 	var lsn, replay, system string
+	var sure bool // of the timeline
 	err := conn.QueryRow(ctx, factsSQL).Scan(&f.Recovery, &timeline, &lsn, &replay, &system, &f.StartedAt, &f.Receiver, &f.Host, &f.Port, &f.Paused, &f.Gate)
 	if err != nil {
 		return facts{}, err
 	}
 	f.Timeline = wal.Timeline(timeline) //nolint:gosec // 32 bits
+	if !sure {
+		on, err := replayed(ctx, conn)
+		if err != nil {
+			return facts{}, err
+		}
+		f.Timeline = max(f.Timeline, on)
+	}
 	if f.LSN, err = wal.ParseLSN(lsn); err != nil {
 		return facts{}, err
 	}
@@ -68,6 +77,19 @@ func readFacts(ctx context.Context, conn *pgx.Conn) (facts, error) {
 	}
 	f.SystemID = uint64(signed) //nolint:gosec // its bits
 	return f, nil
+}
+
+// replayed asks a standby that receives nothing for the timeline that it is on. Only a
+// walsender knows: the control file has it from the next restartpoint on, and until then
+// a standby that followed a switch looks as if it had gone past it.
+func replayed(ctx context.Context, conn *pgx.Conn) (wal.Timeline, error) {
+	c, err := replication.Connect(ctx, &conn.Config().Config)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close() //nolint:errcheck // it was only asked
+	id, err := c.Identify(ctx)
+	return id.Timeline, err
 }
 
 // received asks a standby what it has flushed, and what it has replayed.
