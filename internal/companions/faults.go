@@ -66,11 +66,36 @@ func (n *Node) postgres(ctx context.Context) (*pgctl.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
+	for n.alone() != 0 && ctx.Err() == nil { // it soon ends by itself
+		pause(ctx)
+	}
 	running, err := i.Adopt(ctx)
 	if err != nil || !running {
 		return nil, err
 	}
 	return i, nil
+}
+
+// alone returns the process that recovers the data directory for a rewind: a server in
+// single-user mode. 0 if there is none.
+func (n *Node) alone() int {
+	content, err := os.ReadFile(filepath.Join(n.Dir, "postmaster.pid"))
+	if err != nil {
+		return 0
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(content), &pid); err != nil || pid >= 0 || syscall.Kill(-pid, 0) != nil {
+		return 0
+	}
+	return -pid
+}
+
+// pause waits for a moment.
+func pause(ctx context.Context) {
+	select {
+	case <-time.After(5 * time.Millisecond):
+	case <-ctx.Done():
+	}
 }
 
 // onPostgres does something to the node's server, if there is one.
@@ -86,6 +111,11 @@ func (n *Node) onPostgres(do func(*pgctl.Instance) error) error {
 
 // KillPostgres ends the server's processes at one moment.
 func (n *Node) KillPostgres() error {
+	if pid := n.alone(); n.Dir != "" && pid != 0 {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+	}
 	return n.onPostgres(func(i *pgctl.Instance) error { return i.Kill() })
 }
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/heliosdb/helios/failover"
@@ -29,11 +30,18 @@ func (a *Agent) reconcile(ctx context.Context) {
 		switch {
 		case err == nil:
 			failed = ""
-		case ctx.Err() == nil && err.Error() != failed:
-			failed = err.Error()
+		case ctx.Err() == nil && firstLine(err) != failed:
+			failed = firstLine(err)
 			a.log.WarnContext(ctx, "a step failed, and is tried again", "step", string(did), "error", err)
 		}
 	}
+}
+
+// firstLine is what an error says before it quotes the server's log, which has
+// another time in it whenever the same thing happens again.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
 }
 
 // step does what is to be done next.
