@@ -21,7 +21,7 @@ type chronicle struct {
 
 // listen takes down what a companion tells, until ctx ends.
 func (h *chronicle) listen(ctx context.Context, t testing.TB, n *companions.Node) {
-	listener, err := client.New([]string{n.Companion}, client.Options{Dial: n.Dial})
+	listener, err := client.New([]string{n.Companion}, client.Options{Dial: n.Dial, TLS: n.TLS()})
 	pgtest.OK(t, err)
 	h.running.Go(func() {
 		defer listener.Close()
@@ -77,7 +77,7 @@ func operator(t testing.TB, nodes ...*companions.Node) *client.Client {
 	for _, n := range nodes {
 		addrs = append(addrs, n.Companion)
 	}
-	asked, err := client.New(addrs, client.Options{Dial: nodes[0].Dial})
+	asked, err := client.New(addrs, client.Options{Dial: nodes[0].Dial, TLS: nodes[0].TLS()})
 	pgtest.OK(t, err)
 	t.Cleanup(asked.Close)
 	return asked

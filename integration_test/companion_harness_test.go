@@ -81,6 +81,9 @@ func startCompanions(t testing.TB, o companions.Options) *companions.Cluster {
 	if _, err := pgctl.FindBinaries(); err != nil && os.Getenv("CI") != "true" {
 		t.Skip("companions take a PostgreSQL on this machine:", err)
 	}
+	if os.Getenv("HELIOS_TEST_TLS") != "" {
+		t.Skip("companions make their own servers: what TLS is to them is told without it, in TestCompanionsSpeakTLS")
+	}
 	o.Command = companionCommand
 	o.Output = func(node string) io.Writer { return lineOutput{t, node} }
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("the cluster was not ready within 2m"))

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/heliosdb/helios"
 	"github.com/heliosdb/helios/internal/companions"
 	"github.com/heliosdb/helios/internal/pgtest"
 )
@@ -85,10 +86,14 @@ func TestANodeIsAddedAndAnotherRemovedUnderLoad(t *testing.T) {
 	awaitBulletin(t, c, "n4 is a replica", companions.Healthy(4))
 	t.Logf("FIGURES n4 streams after %v, write gap %v", time.Since(began), k.ledger.Gap(began))
 	old := primaryOf(t, c)
+	cluster, err := helios.ClusterOf(k.db)
+	pgtest.OK(t, err)
+	pgtest.OK(t, cluster.AddReplica(t.Context(), n4.Postgres))
 	switchOnce(t, c, k, n4)
 	pgtest.OK(t, old.Kill())
 	_, err = operator(t, n4).Remove(pgtest.Context(t), old.Name)
 	pgtest.OK(t, err)
+	pgtest.OK(t, cluster.RemoveReplica(pgtest.Context(t), old.Postgres))
 	c.Nodes = slices.DeleteFunc(c.Nodes, func(n *companions.Node) bool { return n == old })
 	k.await(20)
 	failOverOnce(t, c, k, machineCrashes)

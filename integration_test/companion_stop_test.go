@@ -55,7 +55,7 @@ func TestAPrimaryHasNoRoomLeft(t *testing.T) {
 // smallDisk returns the directory of a file system that is soon full.
 func smallDisk(t *testing.T) string {
 	t.Helper()
-	disk, err := os.MkdirTemp("", "helios-disk-")
+	disk, err := pgctl.MakeTempDir("helios-disk-")
 	pgtest.OK(t, err)
 	t.Cleanup(func() { pgtest.OK(t, os.Remove(disk)) })
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=256m,mode=777"); err != nil {

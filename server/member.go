@@ -16,6 +16,7 @@ const maxVoters = 5
 // belong makes this companion a member: of a new cluster, of the one that
 // Config.Join names, or again of its own, whose log it has.
 func (s *Server) belong(ctx context.Context) error {
+	said := "" // last
 	for ctx.Err() == nil && !s.isMember() {
 		var err error
 		if s.founds() {
@@ -30,7 +31,10 @@ func (s *Server) belong(ctx context.Context) error {
 		if refusal, ok := errors.AsType[*peerError](err); s.founds() || ok && refusal.Code == codeTaken {
 			return err
 		}
-		s.logger.DebugContext(ctx, "this companion is no member yet", "error", err)
+		if why := err.Error(); why != said {
+			said = why
+			s.logger.InfoContext(ctx, "this companion is no member yet", "error", err)
+		}
 		pause(ctx, 200*time.Millisecond)
 	}
 	s.fill(ctx)

@@ -289,7 +289,7 @@ func (d *demo) introduce(dsn, story string) {
 // underLoad runs the load, and the story in the middle of it. Clients that get no
 // further end with the demo's patience.
 func (d *demo) underLoad(ctx context.Context) error {
-	limit := d.duration + 3*patience
+	limit := d.duration + 4*patience
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the clients were not done within %v", limit))
 	defer cancel()
 	began := time.Now()
@@ -305,12 +305,12 @@ func (d *demo) underLoad(ctx context.Context) error {
 	return d.conclude(ctx, took)
 }
 
-// patience bounds each step of a failover.
+// patience bounds a failover; a busy machine takes longer to bring a node back.
 const patience = 30 * time.Second
 
-// step does one part of the story within the demo's patience.
-func step(ctx context.Context, what string, do func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("%s was not done within %v", what, patience))
+// step does one part of the story within a limit of time.
+func step(ctx context.Context, limit time.Duration, what string, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s was not done within %v", what, limit))
 	defer cancel()
 	return do(ctx)
 }
@@ -320,13 +320,13 @@ func (d *demo) story(ctx context.Context, began time.Time) error {
 	if err := sleepUntil(ctx, began.Add(d.duration/3)); err != nil {
 		return err
 	}
-	if err := step(ctx, "the failover", d.scene.strike); err != nil {
+	if err := step(ctx, patience, "the failover", d.scene.strike); err != nil {
 		return err
 	}
 	if err := sleepUntil(ctx, began.Add(d.duration/2)); err != nil {
 		return err
 	}
-	if err := step(ctx, "the repair", d.scene.mend); err != nil {
+	if err := step(ctx, 2*patience, "the repair", d.scene.mend); err != nil {
 		return err
 	}
 	end := began.Add(d.duration)

@@ -3,6 +3,7 @@ package companions
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +36,10 @@ type Options struct {
 	Place func(n *Node) error
 	// Dial opens connections to nodes that this process does not reach by itself.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// TLS is spoken with companions; nil where they speak plain text.
+	TLS *tls.Config
+	// Keys are more of the DSN, such as "&companion_sslrootcert=ca.crt".
+	Keys string
 	// Trust are addresses, such as 10.0.0.0/8, from which servers let everybody in
 	// without a password. From this machine they always do.
 	Trust string
@@ -78,7 +83,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{opts: o, dir: dir}
-	c.client = &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: c.Dial}}
+	c.client = &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: c.Dial, TLSClientConfig: o.TLS}}
 	if err := c.start(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -257,7 +262,7 @@ func (c *Cluster) DSN() string {
 			hosts = append(hosts, n.Postgres)
 		}
 	}
-	return fmt.Sprintf("helios://%s@%s/postgres?companion=%s", pgctl.Superuser, strings.Join(hosts, ","), strings.Join(listen, ","))
+	return fmt.Sprintf("helios://%s@%s/postgres?companion=%s%s", pgctl.Superuser, strings.Join(hosts, ","), strings.Join(listen, ","), c.opts.Keys)
 }
 
 // A Condition looks at a bulletin.

@@ -3,6 +3,7 @@ package companions
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +20,11 @@ import (
 
 // Bulletin asks the node's companion how the cluster is.
 func (n *Node) Bulletin(ctx context.Context) (*topology.Bulletin, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.Companion+"/v1/watch", nil)
+	scheme := "http"
+	if n.cluster.opts.TLS != nil {
+		scheme = "https"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+n.Companion+"/v1/watch", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -35,6 +40,9 @@ func (n *Node) Bulletin(ctx context.Context) (*topology.Bulletin, error) {
 	var b topology.Bulletin
 	return &b, json.Unmarshal(line, &b)
 }
+
+// TLS is what the node's companion speaks; nil for plain text.
+func (n *Node) TLS() *tls.Config { return n.cluster.opts.TLS }
 
 // describe is a bulletin in one line, for errors.
 func describe(b *topology.Bulletin) string {

@@ -3,10 +3,14 @@ package pgtest
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 )
 
 // Ports are taken from below what systems give to outgoing connections. Such a
@@ -22,21 +26,48 @@ const (
 var ports = struct {
 	mu    sync.Mutex
 	taken map[int]bool // guarded by mu
+	file  *os.File     // guarded by mu; nil until it is opened
 }{taken: map[int]bool{}}
 
-// TakePort returns a port of 127.0.0.1 on which nothing listens and which this
-// process has not taken before. It is below the range of outgoing connections,
+// portsFile has a byte for each port, on which whoever has taken the port holds a
+// lock. Tests of several packages run at the same time, and seconds may pass
+// between the taking of a port and the first to listen on it.
+const portsFile = "helios-test-ports"
+
+// lockPortLocked takes the port from other processes, or gives it back to them,
+// and reports whether that worked. Where there can be no such file it always does.
+func lockPortLocked(port int, kind int16) bool {
+	if ports.file == nil {
+		path := filepath.Join(os.TempDir(), portsFile)
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			if f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666); err == nil {
+				err = f.Chmod(0o666) // other users run tests, too
+			}
+		}
+		if err != nil {
+			return true
+		}
+		ports.file = f
+	}
+	lock := syscall.Flock_t{Type: kind, Start: int64(port), Len: 1}
+	return syscall.FcntlFlock(ports.file.Fd(), syscall.F_SETLK, &lock) == nil
+}
+
+// TakePort returns a port of 127.0.0.1 on which nothing listens and which neither
+// this process nor another one's tests have taken before. It is below the range of outgoing connections,
 // so that none of them can be on it while the server that it is for is down.
 func TakePort(ctx context.Context) (int, error) {
 	ports.mu.Lock()
 	defer ports.mu.Unlock()
 	for range 1000 {
 		port := lowestPort + rand.IntN(highestPort-lowestPort+1)
-		if ports.taken[port] {
+		if ports.taken[port] || !lockPortLocked(port, syscall.F_WRLCK) {
 			continue
 		}
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", loopback(port))
 		if err != nil {
+			lockPortLocked(port, syscall.F_UNLCK)
 			continue
 		}
 		ports.taken[port] = true
@@ -49,7 +80,10 @@ func TakePort(ctx context.Context) (int, error) {
 func GivePort(port int) {
 	ports.mu.Lock()
 	defer ports.mu.Unlock()
-	delete(ports.taken, port)
+	if ports.taken[port] {
+		delete(ports.taken, port)
+		lockPortLocked(port, syscall.F_UNLCK)
+	}
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

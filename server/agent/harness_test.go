@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -132,7 +133,7 @@ func (m *team) state() *failover.State {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s.Epoch, s.Phase, s.Timeline, s.SwitchLSN, s.History = m.as.Epoch, m.as.Phase, m.as.Timeline, m.as.SwitchLSN, m.history
+	s.Epoch, s.Phase, s.Timeline, s.SwitchLSN, s.History = m.as.Epoch, m.as.Phase, m.as.Timeline, m.as.SwitchLSN, slices.Clone(m.history)
 	return &s
 }
 
