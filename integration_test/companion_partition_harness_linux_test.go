@@ -50,7 +50,6 @@ type divided struct {
 	primary, leader, standby *companions.Node // before the fault; leader is a standby too
 	epoch                    uint64           // and timeline, before the fault
 	reign                    uint64
-	term                     uint64 // of the leader
 
 	struck     atomic.Bool
 	began, cut time.Time // of the fault: before the first packet was lost, and all from then on
@@ -121,7 +120,7 @@ func (d *divided) roles() {
 	await(d.t, "the leader to be beside a standby", func() bool {
 		b := awaitBulletin(d.t, d.c, "all nodes stream", healthy)
 		d.primary, d.leader = d.c.Node(b.Primary), d.c.Node(b.Companion)
-		d.epoch, d.reign, d.term = b.Epoch, uint64(b.Timeline), b.Term
+		d.epoch, d.reign = b.Epoch, uint64(b.Timeline)
 		for _, n := range d.c.Nodes {
 			if n != d.primary && n != d.leader {
 				d.standby = n
@@ -213,10 +212,12 @@ func (d *divided) isReplaced() bool {
 	return !first.IsZero()
 }
 
-// movedOn reports whether another companion leads than before the fault.
+// movedOn reports whether another companion leads than before the fault. One that was
+// elected again does what it would have done.
 func (d *divided) movedOn() bool {
 	d.t.Helper()
-	return awaitBulletin(d.t, d.c, "there is a leader", func(*topology.Bulletin) bool { return true }).Term != d.term
+	b := awaitBulletin(d.t, d.c, "there is a leader", func(*topology.Bulletin) bool { return true })
+	return b.Companion != d.leader.Name
 }
 
 // order has the primary hand over to a node, again as long as that is refused before the
