@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/heliosdb/helios/internal/netns"
 	"github.com/heliosdb/helios/internal/pgtest"
 	"github.com/heliosdb/helios/server/client"
+	"github.com/heliosdb/helios/topology"
 )
 
 const (
@@ -49,6 +51,7 @@ type divided struct {
 	epoch                    uint64           // and timeline, before the fault
 	reign                    uint64
 
+	struck     atomic.Bool
 	began, cut time.Time // of the fault: before the first packet was lost, and all from then on
 }
 
@@ -164,6 +167,7 @@ func (d *divided) count(nodes ...*companions.Node) bool {
 // strike makes the fault, and notes when.
 func (d *divided) strike(fault func(network *netns.Network) error) {
 	d.t.Helper()
+	d.struck.Store(true)
 	d.began = time.Now()
 	pgtest.OK(d.t, fault(d.net))
 	d.cut = time.Now()
@@ -174,14 +178,73 @@ func (d *divided) heal() {
 	pgtest.OK(d.t, d.net.Heal())
 }
 
+// cutOnce tells of one cut, and whether the primary is replaced. On a busy machine the
+// leadership may have moved before the cut, which then was another one: it is told again.
+func (d *divided) cutOnce(name string, cut func(*netns.Network) error, replaced bool) {
+	d.t.Helper()
+	for range 3 {
+		d.roles()
+		d.strike(cut)
+		if replaced {
+			await(d.t, "the primary to be replaced, or another leader", func() bool { return d.isReplaced() || d.movedOn() })
+		} else {
+			d.outlive(d.lease() + lateness)
+		}
+		moved := d.movedOn()
+		d.heal()
+		d.healed("cut " + name + ", semisync")
+		if d.isReplaced() == replaced || !moved {
+			break
+		}
+	}
+	if d.isReplaced() != replaced {
+		d.t.Errorf("cut %s: the primary is replaced: %v, want %v", name, !replaced, replaced)
+	}
+	if d.isReplaced() {
+		d.silentAfterLease()
+	}
+}
+
+// isReplaced reports whether another primary than that before the fault has
+// acknowledged writes.
+func (d *divided) isReplaced() bool {
+	first, _ := d.k.ledger.Reign(d.reign + 1)
+	return !first.IsZero()
+}
+
+// movedOn reports whether another companion leads than before the fault. One that was
+// elected again does what it would have done.
+func (d *divided) movedOn() bool {
+	d.t.Helper()
+	b := awaitBulletin(d.t, d.c, "there is a leader", func(*topology.Bulletin) bool { return true })
+	return b.Companion != d.leader.Name
+}
+
+// order has the primary hand over to a node, again as long as that is refused before the
+// fault. The channel has the answer.
+func (d *divided) order(to *companions.Node) <-chan error {
+	answered := make(chan error, 1)
+	d.struck.Store(false)
+	go func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			_, err := d.orders.Switchover(d.t.Context(), to.Name)
+			if err == nil || d.t.Context().Err() != nil || d.struck.Load() {
+				answered <- err
+				return
+			}
+			<-tick.C
+		}
+	}()
+	return answered
+}
+
 // awaitSuccessor returns when another primary than that before the fault has
 // acknowledged writes.
 func (d *divided) awaitSuccessor() {
 	d.t.Helper()
-	await(d.t, "another primary to acknowledge writes", func() bool {
-		first, _ := d.k.ledger.Reign(d.reign + 1)
-		return !first.IsZero()
-	})
+	await(d.t, "another primary to acknowledge writes", d.isReplaced)
 	d.k.await(20)
 }
 

@@ -79,17 +79,7 @@ func TestOneWayCutsLoseNothing(t *testing.T) {
 		{"from the primary to the leader", func(n *netns.Network) error { return n.CutOneWay(d.primary.Name, d.leader.Name) }, true},
 		{"from the leader to the primary", func(n *netns.Network) error { return n.CutOneWay(d.leader.Name, d.primary.Name) }, true},
 	} {
-		d.roles()
-		d.strike(tt.cut)
-		if tt.replaced {
-			d.awaitSuccessor()
-			d.silentAfterLease()
-		} else {
-			d.outlive(d.lease() + lateness)
-			d.stays()
-		}
-		d.heal()
-		d.healed("cut " + tt.name + ", semisync")
+		d.cutOnce(tt.name, tt.cut, tt.replaced)
 	}
 	d.audit()
 }
@@ -134,11 +124,7 @@ func TestASwitchoverSurvivesAPartition(t *testing.T) {
 		{"leader cut off when writes are held", holds, leader},
 	} {
 		d.roles()
-		answered := make(chan error, 1)
-		go func() {
-			_, err := d.orders.Switchover(t.Context(), d.standby.Name)
-			answered <- err
-		}()
+		answered := d.order(d.standby)
 		awaitBulletin(t, d.c, "the moment of the cut", tt.when)
 		d.strike(tt.cut)
 		d.outlive(d.lease() + lateness)
