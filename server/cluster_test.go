@@ -147,8 +147,18 @@ func (n *toy) Found(context.Context) (failover.Found, error) {
 	return failover.Found{Node: n.name, SystemID: 7, Timeline: 1}, nil
 }
 
-func (n *toy) Relay() *relay.Relay           { return nil }
-func (n *toy) LeaseRemaining() time.Duration { return n.lease - n.Clock() }
+func (n *toy) Relay() *relay.Relay { return nil }
+func (n *toy) LeaseRemaining() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.lease - n.Clock()
+}
+
+func (n *toy) isPrimary() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.primary
+}
 
 // A troupe is a number of companions in one process, in fake time.
 type troupe struct {
@@ -265,7 +275,7 @@ func TestACrashIsFollowedByAnotherPrimaryAtOnce(t *testing.T) {
 		if took > 10*time.Millisecond {
 			t.Errorf("a crash that is noticed costs %v, want at most 10ms", took)
 		}
-		if left := c.members["n1"].node.LeaseRemaining(); left > 0 && c.members["n1"].node.primary {
+		if left := c.members["n1"].node.LeaseRemaining(); left > 0 && c.members["n1"].node.isPrimary() {
 			t.Errorf("n1 has a lease for another %v", left)
 		}
 	})
