@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -196,18 +198,10 @@ func (n *Network) Heal() error {
 // Close removes the network. Processes on its hosts must have ended.
 func (n *Network) Close() error {
 	var errs []error
-	for _, name := range append([]string{"hub"}, keys(n.hosts)...) {
+	for _, name := range append([]string{"hub"}, slices.Collect(maps.Keys(n.hosts))...) {
 		if _, err := os.Stat(filepath.Join("/run/netns", n.space(name))); err == nil {
 			errs = append(errs, ip("netns", "del", n.space(name)))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func keys(m map[string]string) []string {
-	var names []string
-	for name := range m {
-		names = append(names, name)
-	}
-	return names
 }
