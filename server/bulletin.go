@@ -1,17 +1,15 @@
 package server
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/lag"
+	"github.com/heliosdb/helios/server/client"
 	"github.com/heliosdb/helios/topology"
 	"github.com/heliosdb/helios/wal"
 )
@@ -184,39 +182,23 @@ func (s *Server) listen(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// maxBulletin bounds one line of the stream.
-const maxBulletin = 1 << 20
-
 // listenTo copies bulletins from one leader until it is the leader no longer.
 func (s *Server) listenTo(ctx context.Context, leader, addr string) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.callers.scheme+"://"+addr+"/v1/watch?positions=50ms&heartbeat=1s", nil)
+	c, err := client.New([]string{addr}, client.Options{
+		TLS: s.cfg.PeerTLS, Dial: s.cfg.Dial, Timeout: silentAfter, Heartbeat: time.Second, Positions: 50 * time.Millisecond,
+	})
 	if err != nil {
 		return err
 	}
-	silent := time.AfterFunc(silentAfter, cancel)
-	defer silent.Stop()
-	res, err := s.callers.client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close() //nolint:errcheck // the connection is not used again
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("companion %s answers %s", addr, res.Status)
-	}
-	lines := bufio.NewScanner(res.Body)
-	lines.Buffer(nil, maxBulletin)
-	for lines.Scan() {
-		silent.Reset(silentAfter)
-		var b topology.Bulletin
-		if err := json.Unmarshal(lines.Bytes(), &b); err != nil {
+	defer c.Close()
+	for b, err := range c.Watch(ctx) {
+		if err != nil {
 			return err
 		}
 		if now, _ := s.log.Leader(); now != leader {
 			return nil
 		}
-		s.board.post(&b)
+		s.board.post(b)
 	}
-	return lines.Err()
+	return nil
 }

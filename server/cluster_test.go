@@ -68,6 +68,8 @@ func (n *toy) Report() failover.Report {
 	return r
 }
 
+func (n *toy) Picture() failover.Report { return n.Report() }
+
 func (n *toy) Changed() <-chan struct{} {
 	n.mu.Lock()
 	defer n.mu.Unlock()

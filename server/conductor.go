@@ -12,6 +12,7 @@ import (
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/failover/consensus"
+	"github.com/heliosdb/helios/server/api"
 )
 
 // A Log is what all companions agree on: *consensus.Node.
@@ -203,9 +204,9 @@ func (c *conductor) unanswered(r failover.Report) {
 func (c *conductor) notLeader() error {
 	name, addr := c.log.Leader()
 	if name == "" || name == c.self {
-		return &peerError{Code: codeNotLeader, Message: "there is no leader at the moment", Hint: "more than half of the voters must be up and see each other", status: 421}
+		return &api.Error{Code: api.CodeNotLeader, Message: "there is no leader at the moment", Hint: "more than half of the voters must be up and see each other"}
 	}
-	return &peerError{Code: codeNotLeader, Message: "the leader is " + name, Leader: addr, status: 421}
+	return &api.Error{Code: api.CodeNotLeader, Message: "the leader is " + name, Leader: addr}
 }
 
 // perform begins an action.
@@ -330,14 +331,23 @@ func dialled(ctx context.Context, dial func(context.Context, string, string) (ne
 	return failover.DialledSilent
 }
 
-func (c *conductor) seal(ctx context.Context, a failover.Seal) failover.SealAnswer {
-	answer := failover.SealAnswer{Epoch: a.Epoch, Node: a.Node}
-	if a.Node == c.self {
-		ctx, cancel := context.WithTimeout(ctx, callBudget)
+// carry has the companion of a node do something, or does it here. It returns what
+// came of it, or why nothing did.
+func carry[Out any](ctx context.Context, c *conductor, budget time.Duration, node, path string, in any, here func(context.Context) Out) (out Out, err error) {
+	if node == c.self {
+		ctx, cancel := context.WithTimeoutCause(ctx, budget, fmt.Errorf("not done within %v", budget))
 		defer cancel()
-		return c.local.Seal(ctx, a.Epoch)
+		return here(ctx), nil
 	}
-	if err := c.ask(ctx, callBudget, a.Node, pathSeal, epochCall{a.Epoch}, &answer); err != nil {
+	err = c.ask(ctx, budget, node, path, in, &out)
+	return out, err
+}
+
+func (c *conductor) seal(ctx context.Context, a failover.Seal) failover.SealAnswer {
+	answer, err := carry(ctx, c, callBudget, a.Node, pathSeal, epochCall{a.Epoch}, func(ctx context.Context) failover.SealAnswer {
+		return c.local.Seal(ctx, a.Epoch)
+	})
+	if err != nil {
 		answer.Err = err.Error()
 	}
 	answer.Epoch, answer.Node = a.Epoch, a.Node
@@ -347,13 +357,12 @@ func (c *conductor) seal(ctx context.Context, a failover.Seal) failover.SealAnsw
 func (c *conductor) prepare(ctx context.Context, a failover.Prepare) failover.Prepared {
 	budget := c.log.State().Settings.PromoteBudget + callBudget
 	done := failover.Prepared{Epoch: a.Epoch}
-	var err error
-	if a.Node == c.self {
-		err = c.local.Prepare(ctx)
-	} else {
-		err = c.ask(ctx, budget, a.Node, pathPrepare, epochCall{a.Epoch}, &empty{})
-	}
-	if err != nil {
+	var failed error
+	_, err := carry(ctx, c, budget, a.Node, pathPrepare, epochCall{a.Epoch}, func(ctx context.Context) empty {
+		failed = c.local.Prepare(ctx)
+		return empty{}
+	})
+	if err = errors.Join(err, failed); err != nil {
 		done.Err = err.Error()
 	}
 	return done
@@ -361,13 +370,10 @@ func (c *conductor) prepare(ctx context.Context, a failover.Prepare) failover.Pr
 
 func (c *conductor) stop(ctx context.Context, a failover.Stop) failover.Stopped {
 	budget := c.log.State().Settings.StopBudget + callBudget
-	if a.Node == c.self {
-		ctx, cancel := context.WithTimeout(ctx, budget)
-		defer cancel()
+	done, err := carry(ctx, c, budget, a.Node, pathStop, epochCall{a.Epoch}, func(ctx context.Context) failover.Stopped {
 		return c.local.Stop(ctx, a.Epoch)
-	}
-	done := failover.Stopped{Epoch: a.Epoch}
-	if err := c.ask(ctx, budget, a.Node, pathStop, epochCall{a.Epoch}, &done); err != nil {
+	})
+	if err != nil {
 		done.Err = err.Error()
 	}
 	done.Epoch = a.Epoch
@@ -376,13 +382,10 @@ func (c *conductor) stop(ctx context.Context, a failover.Stop) failover.Stopped 
 
 func (c *conductor) promote(ctx context.Context, a failover.Promote) failover.Promoted {
 	budget := c.log.State().Settings.PromoteBudget + callBudget
-	if a.Node == c.self {
-		ctx, cancel := context.WithTimeout(ctx, budget)
-		defer cancel()
+	done, err := carry(ctx, c, budget, a.Node, pathPromote, a, func(ctx context.Context) failover.Promoted {
 		return c.local.Promote(ctx, a)
-	}
-	done := failover.Promoted{Epoch: a.Epoch}
-	if err := c.ask(ctx, budget, a.Node, pathPromote, a, &done); err != nil {
+	})
+	if err != nil {
 		done.Err = err.Error()
 	}
 	done.Epoch = a.Epoch

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/server/api"
 )
 
 // maxVoters is how many companions vote: more make every commit of the log wait
@@ -28,7 +29,7 @@ func (s *Server) belong(ctx context.Context) error {
 			s.logger.InfoContext(ctx, "this companion is a member of the cluster", "name", s.cfg.Self.Name)
 			break
 		}
-		if refusal, ok := errors.AsType[*peerError](err); s.founds() || ok && refusal.Code == codeTaken {
+		if refusal, ok := errors.AsType[*api.Error](err); s.founds() || ok && refusal.Code == codeTaken {
 			return err
 		}
 		if why := err.Error(); why != said {
@@ -146,17 +147,14 @@ func (s *Server) join(ctx context.Context) error {
 func (s *Server) joinBy(ctx context.Context, addr string) error {
 	for range 3 {
 		err := s.callers.call(ctx, addr, pathJoin, s.cfg.Self, &failover.State{})
-		refusal, ok := errors.AsType[*peerError](err)
-		if !ok || refusal.Code != codeNotLeader || refusal.Leader == "" || refusal.Leader == addr {
+		refusal, ok := errors.AsType[*api.Error](err)
+		if !ok || refusal.Code != api.CodeNotLeader || refusal.Leader == "" || refusal.Leader == addr {
 			return err
 		}
 		addr = refusal.Leader
 	}
 	return errors.New("the leader changes all the time")
 }
-
-// codeTaken is the code of a peerError that will not go away by asking again.
-const codeTaken = "name_taken"
 
 // hearJoin makes a companion a member, or takes note of its new address.
 func (s *Server) hearJoin(ctx context.Context, m failover.Member) (*failover.State, error) {
@@ -165,7 +163,7 @@ func (s *Server) hearJoin(ctx context.Context, m failover.Member) (*failover.Sta
 	}
 	state := s.log.State()
 	if m.Name == "" || m.Companion == "" || !m.Witness && m.Postgres == "" {
-		return nil, &peerError{Code: "bad_request", Message: "a member has a name, and addresses of its companion and its PostgreSQL", status: 400}
+		return nil, &api.Error{Code: api.CodeBadRequest, Message: "a member has a name, and addresses of its companion and its PostgreSQL"}
 	}
 	voters := 0
 	for _, other := range state.Members {
@@ -173,10 +171,10 @@ func (s *Server) hearJoin(ctx context.Context, m failover.Member) (*failover.Sta
 		case other.Name == m.Name:
 			m.NonVoter, m.Maintenance = other.NonVoter, other.Maintenance
 			if other.Companion != m.Companion && s.answersAs(ctx, other, dialBudget) {
-				return nil, &peerError{Code: codeTaken, Message: fmt.Sprintf("there is a member %s at %s, and it answers", other.Name, other.Companion), Hint: "give every companion a --name of its own"}
+				return nil, &api.Error{Code: codeTaken, Message: fmt.Sprintf("there is a member %s at %s, and it answers", other.Name, other.Companion), Hint: "give every companion a --name of its own"}
 			}
 		case other.Companion == m.Companion || other.Postgres != "" && other.Postgres == m.Postgres:
-			return nil, &peerError{Code: codeTaken, Message: fmt.Sprintf("member %s has an address of %s already", other.Name, m.Name), Hint: "give every node addresses of its own, or remove the old member: helios replicas remove " + other.Name}
+			return nil, &api.Error{Code: codeTaken, Message: fmt.Sprintf("member %s has an address of %s already", other.Name, m.Name), Hint: "give every node addresses of its own, or remove the old member: helios replicas remove " + other.Name}
 		case !other.NonVoter:
 			voters++
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/server/api"
 	"github.com/heliosdb/helios/wal/relay"
 )
 
@@ -12,8 +13,10 @@ import (
 type Node interface {
 	// Run looks after the server until ctx ends. The server outlives it.
 	Run(ctx context.Context) error
-	// Report is a picture of the server now.
+	// Report is what the leader is told of the server now; each has a number.
 	Report() failover.Report
+	// Picture is the same for anybody else.
+	Picture() failover.Report
 	// Changed returns a channel that is closed when a report should be sent at once.
 	Changed() <-chan struct{}
 	// Assign says what the leader wants; sent is when the report it answers was sent, by
@@ -56,6 +59,9 @@ func (w *witness) Run(ctx context.Context) error {
 // Report implements [Node].
 func (w *witness) Report() failover.Report { return failover.Report{Postgres: failover.ServerNone} }
 
+// Picture implements [Node].
+func (w *witness) Picture() failover.Report { return w.Report() }
+
 // Changed implements [Node].
 func (w *witness) Changed() <-chan struct{} { return nil }
 
@@ -74,7 +80,7 @@ func (w *witness) Seal(_ context.Context, e failover.Epoch) failover.SealAnswer 
 
 // Prepare implements [Node].
 func (w *witness) Prepare(context.Context) error {
-	return &peerError{Code: "witness", Message: errWitness}
+	return &api.Error{Code: codeWitness, Message: errWitness}
 }
 
 // Stop implements [Node].
@@ -95,12 +101,12 @@ func (w *witness) CloneFrom(context.Context, failover.Member) error { return nil
 
 // Reinit implements [Node].
 func (w *witness) Reinit(context.Context) error {
-	return &peerError{Code: "witness", Message: errWitness}
+	return &api.Error{Code: codeWitness, Message: errWitness}
 }
 
 // Found implements [Node].
 func (w *witness) Found(context.Context) (failover.Found, error) {
-	return failover.Found{}, &peerError{Code: "witness", Message: errWitness, Hint: "start the first node of a cluster without --witness"}
+	return failover.Found{}, &api.Error{Code: codeWitness, Message: errWitness, Hint: "start the first node of a cluster without --witness"}
 }
 
 // Relay implements [Node].

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -23,7 +22,7 @@ func (s *Server) Bulletin() (*topology.Bulletin, <-chan struct{}) { return s.boa
 
 // Local implements [api.Cluster].
 func (s *Server) Local() failover.Report {
-	r := s.node.Report()
+	r := s.node.Picture()
 	r.Node = s.cfg.Self.Name
 	return r
 }
@@ -58,17 +57,14 @@ func (s *Server) WAL() (relay.Status, bool) {
 func (s *Server) Do(ctx context.Context, o api.Order) error {
 	err := s.order(ctx, o)
 	for range 3 {
-		refusal, ok := errors.AsType[*peerError](err)
-		if !ok || refusal.Code != codeNotLeader || refusal.Leader == "" {
+		refusal, ok := errors.AsType[*api.Error](err)
+		if !ok || refusal.Code != api.CodeNotLeader || refusal.Leader == "" {
 			break
 		}
 		err = s.forward(ctx, refusal.Leader, o)
 	}
-	if refusal, ok := errors.AsType[*peerError](err); ok {
-		if refusal.Code == codeNotLeader {
-			return &api.Error{Code: api.CodeNoLeader, Message: refusal.Message, Hint: refusal.Hint}
-		}
-		return &api.Error{Code: api.Code(refusal.Code), Message: refusal.Message, Hint: refusal.Hint}
+	if refusal, ok := errors.AsType[*api.Error](err); ok && refusal.Code == api.CodeNotLeader {
+		return &api.Error{Code: api.CodeNoLeader, Message: refusal.Message, Hint: refusal.Hint}
 	}
 	return err
 }
@@ -94,7 +90,7 @@ func (s *Server) forward(ctx context.Context, leader string, o api.Order) error 
 
 // refused makes an error of a person's order.
 func refused(hint, format string, args ...any) error {
-	return &peerError{Code: string(api.CodeRefused), Message: fmt.Sprintf(format, args...), Hint: hint}
+	return &api.Error{Code: api.CodeRefused, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
 
 // order carries out an order at the leader.
@@ -141,7 +137,7 @@ func (s *Server) propose(ctx context.Context, c failover.Command) error {
 	case errors.Is(err, consensus.ErrNotLeader):
 		return s.conductor.notLeader()
 	case errors.Is(err, consensus.ErrLeadershipLost):
-		return &peerError{Code: string(api.CodeTimeout), Message: "the leader lost its leadership meanwhile", Hint: "it may be done: helios status", status: http.StatusGatewayTimeout}
+		return &api.Error{Code: api.CodeTimeout, Message: "the leader lost its leadership meanwhile", Hint: "it may be done: helios status"}
 	}
 	return err
 }
@@ -150,7 +146,7 @@ func (s *Server) propose(ctx context.Context, c failover.Command) error {
 func (s *Server) change(ctx context.Context, node string, edit func(*failover.Member)) error {
 	m, ok := s.log.State().Member(node)
 	if !ok {
-		return &peerError{Code: string(api.CodeNoSuchNode), Message: fmt.Sprintf("there is no member %s", node), status: 404}
+		return &api.Error{Code: api.CodeNoSuchNode, Message: fmt.Sprintf("there is no member %s", node)}
 	}
 	edit(&m)
 	return s.propose(ctx, failover.Command{Join: &m})
@@ -256,7 +252,7 @@ func (s *Server) remove(ctx context.Context, node string) error {
 		if err := s.log.Transfer(ctx, ""); err != nil {
 			return refused("", "%s leads, and nobody takes the leadership: %v", node, err)
 		}
-		return &peerError{Code: codeNotLeader, Message: "the leadership moves", status: 421}
+		return &api.Error{Code: api.CodeNotLeader, Message: "the leadership moves"}
 	}
 	if err := s.propose(ctx, failover.Command{Leave: node}); err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/internal/certs"
+	"github.com/heliosdb/helios/server/api"
 )
 
 // Calls between companions.
@@ -45,20 +46,13 @@ type (
 	empty struct{}
 )
 
-// A peerError is the answer of a companion that could not do what it was called for.
-type peerError struct {
-	Code    string `json:"code"`
-	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"`
-	Leader  string `json:"leader,omitempty"` // where to ask instead
-	status  int
-}
-
-// Error implements error.
-func (e *peerError) Error() string { return e.Message }
-
-// codeNotLeader is the code of a peerError whose Leader is the one to ask.
-const codeNotLeader = "not_leader"
+// Codes that companions tell each other, besides those of the API.
+const (
+	codeTaken     api.Code = "name_taken" // it will not go away by asking again
+	codeNoMember  api.Code = "not_a_member"
+	codeWrongNode api.Code = "wrong_node"
+	codeWitness   api.Code = "witness"
+)
 
 // callers calls other companions.
 type callers struct {
@@ -107,7 +101,7 @@ func (c *callers) call(ctx context.Context, addr, path string, in, out any) erro
 		return fmt.Errorf("companion %s: %w", addr, err)
 	}
 	if res.StatusCode != http.StatusOK {
-		refusal := &peerError{status: res.StatusCode}
+		refusal := &api.Error{}
 		if json.Unmarshal(answer, refusal) != nil || refusal.Message == "" {
 			refusal.Message = fmt.Sprintf("companion %s answers %s to %s", addr, res.Status, path)
 		}
@@ -155,7 +149,7 @@ func on[In, Out any](do func(ctx context.Context, in In) (Out, error)) http.Hand
 			err = json.Unmarshal(body, &in)
 		}
 		if err != nil {
-			refuse(w, &peerError{Code: "bad_request", Message: "this call cannot be understood: " + err.Error(), status: http.StatusBadRequest})
+			refuse(w, &api.Error{Code: api.CodeBadRequest, Message: "this call cannot be understood: " + err.Error()})
 			return
 		}
 		out, err := do(r.Context(), in)
@@ -170,15 +164,12 @@ func on[In, Out any](do func(ctx context.Context, in In) (Out, error)) http.Hand
 
 // refuse answers with an error.
 func refuse(w http.ResponseWriter, err error) {
-	answer, ok := errors.AsType[*peerError](err)
+	answer, ok := errors.AsType[*api.Error](err)
 	if !ok {
-		answer = &peerError{Code: "internal", Message: err.Error(), status: http.StatusInternalServerError}
-	}
-	if answer.status == 0 {
-		answer.status = http.StatusConflict
+		answer = &api.Error{Code: api.CodeInternal, Message: err.Error()}
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(answer.status)
+	w.WriteHeader(answer.Status())
 	json.NewEncoder(w).Encode(answer) //nolint:errcheck // the caller is gone
 }
 
@@ -202,12 +193,12 @@ func (s *Server) peersOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case s.cfg.TLS != nil && !isNode(r.TLS):
-			refuse(w, &peerError{Code: "forbidden", Message: "this call is for members of the cluster: it needs the certificate of a node", Hint: "helios cert node", status: http.StatusForbidden})
+			refuse(w, &api.Error{Code: api.CodeForbidden, Message: "this call is for members of the cluster: it needs the certificate of a node", Hint: "helios cert node"})
 		case s.cfg.TLS == nil && !s.cfg.Insecure && !fromLoopback(r):
-			refuse(w, &peerError{Code: "forbidden", Message: "without TLS only this machine may make this call", Hint: "give every companion a certificate: helios cert", status: http.StatusForbidden})
+			refuse(w, &api.Error{Code: api.CodeForbidden, Message: "without TLS only this machine may make this call", Hint: "give every companion a certificate: helios cert"})
 		case r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "":
 			// A page that a browser on this machine shows could order a failover otherwise.
-			refuse(w, &peerError{Code: "forbidden", Message: "this call is for members of the cluster, and not for web pages", status: http.StatusForbidden})
+			refuse(w, &api.Error{Code: api.CodeForbidden, Message: "this call is for members of the cluster, and not for web pages"})
 		default:
 			next.ServeHTTP(w, r)
 		}

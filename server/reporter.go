@@ -64,7 +64,7 @@ func (r *reporter) interval() time.Duration {
 	switch {
 	case r.last.WantsLease && lease > 0:
 		return lease / 5
-	case r.last.Postgres == failover.ServerUp && !r.last.Primary && r.s.node.Report().ReplayLSN != r.last.ReplayLSN:
+	case r.last.Postgres == failover.ServerUp && !r.last.Primary && r.s.node.Picture().ReplayLSN != r.last.ReplayLSN:
 		return min(fastest, r.s.cfg.Interval)
 	}
 	return r.s.cfg.Interval

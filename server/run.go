@@ -74,16 +74,6 @@ func (c *companion) close() error {
 
 // assemble makes a companion, and begins nothing but the consensus.
 func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (*companion, error) {
-	for _, dir := range []*string{&cfg.TLS, &cfg.PGData, &cfg.State} {
-		if *dir == "" {
-			continue
-		}
-		absolute, err := filepath.Abs(*dir)
-		if err != nil {
-			return nil, err
-		}
-		*dir = absolute
-	}
 	w := wiring{cfg: cfg, log: log.With("node", cfg.Name)}
 	if err := w.secrets(); err != nil {
 		return nil, err

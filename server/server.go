@@ -230,7 +230,7 @@ func (s *Server) handler() http.Handler {
 // hearReport answers a report with an assignment.
 func (s *Server) hearReport(ctx context.Context, r failover.Report) (failover.Assignment, error) {
 	if _, ok := s.log.State().Member(r.Node); !ok {
-		return failover.Assignment{}, &peerError{Code: "not_a_member", Message: fmt.Sprintf("%s is no member of this cluster", r.Node), Hint: "start its companion with --join"}
+		return failover.Assignment{}, &api.Error{Code: codeNoMember, Message: fmt.Sprintf("%s is no member of this cluster", r.Node), Hint: "start its companion with --join"}
 	}
 	return s.conductor.report(ctx, r)
 }
@@ -238,7 +238,7 @@ func (s *Server) hearReport(ctx context.Context, r failover.Report) (failover.As
 // hearAssignment passes on what the leader wants unasked.
 func (s *Server) hearAssignment(_ context.Context, as failover.Assignment) (empty, error) {
 	if as.Node != s.cfg.Self.Name {
-		return empty{}, &peerError{Code: "wrong_node", Message: fmt.Sprintf("this is the companion of %s, not of %s: two members have one address", s.cfg.Self.Name, as.Node)}
+		return empty{}, &api.Error{Code: codeWrongNode, Message: fmt.Sprintf("this is the companion of %s, not of %s: two members have one address", s.cfg.Self.Name, as.Node)}
 	}
 	as.Lease = 0
 	s.node.Assign(as, 0)

@@ -42,7 +42,7 @@ func (n *Node) Bulletin(ctx context.Context) (*topology.Bulletin, error) {
 }
 
 // TLS is what the node's companion speaks; nil for plain text.
-func (n *Node) TLS() *tls.Config { return n.cluster.opts.TLS.Clone() }
+func (n *Node) TLS() *tls.Config { return n.cluster.opts.TLS }
 
 // describe is a bulletin in one line, for errors.
 func describe(b *topology.Bulletin) string {

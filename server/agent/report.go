@@ -8,8 +8,17 @@ import (
 	"github.com/heliosdb/helios/wal/relay"
 )
 
-// Report returns what the leader is to be told now.
-func (a *Agent) Report() failover.Report {
+// Picture returns how the server is now, for whoever asks. It is no report: it has
+// no number, and nothing answers it.
+func (a *Agent) Picture() failover.Report { return a.describe(false) }
+
+// Report returns what the leader is to be told now. Its answer is known by its
+// number.
+func (a *Agent) Report() failover.Report { return a.describe(true) }
+
+// describe numbers a report in the moment in which it says what it does: a lease that
+// was given back later is not granted by it.
+func (a *Agent) describe(numbered bool) failover.Report {
 	status, gated := a.relay.Status(), a.gate.state()
 	promised, reign, runs := a.promises.get(), a.gate.reigns(), a.pg.Running()
 	a.mu.Lock()
@@ -27,7 +36,9 @@ func (a *Agent) Report() failover.Report {
 	default:
 		a.addStandby(&r, status)
 	}
-	r.Seq = a.requests.add(a.clock(), r.WantsLease)
+	if numbered {
+		r.Seq = a.requests.add(a.clock(), r.WantsLease)
+	}
 	return r
 }
 

@@ -25,6 +25,9 @@ type Options struct {
 	// Heartbeat is how often the watch stream is to be heard at least; 2 s if 0. A
 	// companion that is silent for three times that is left.
 	Heartbeat time.Duration
+	// Positions is how often the watch stream tells of positions alone, at most; 0 for what
+	// companions do by themselves.
+	Positions time.Duration
 	// Dial connects to an address, for tests and tunnels; a net.Dialer if nil.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -70,7 +73,7 @@ func New(addrs []string, o Options) (*Client, error) {
 	}
 	c.http = &http.Client{
 		Transport: &http.Transport{
-			DialContext: c.options.Dial, TLSClientConfig: o.TLS, ForceAttemptHTTP2: true,
+			DialContext: c.options.Dial, TLSClientConfig: o.TLS.Clone(), ForceAttemptHTTP2: true,
 			TLSHandshakeTimeout: 3 * time.Second, IdleConnTimeout: 30 * time.Second, MaxIdleConnsPerHost: 2,
 		},
 		// The token goes where the companion says that the leader is, and nowhere else:

@@ -80,6 +80,9 @@ func (w *watcher) stream(ctx context.Context, base *url.URL) (bool, error) {
 	defer watchdog.Stop()
 
 	query := url.Values{"heartbeat": {w.client.options.Heartbeat.String()}}
+	if often := w.client.options.Positions; often > 0 {
+		query.Set("positions", often.String())
+	}
 	req, err := w.client.request(ctx, base, question{method: http.MethodGet, path: "/v1/watch", query: query}, nil)
 	if err != nil {
 		return true, err
