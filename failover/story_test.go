@@ -2,11 +2,8 @@ package failover
 
 import (
 	"cmp"
-	"flag"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -14,13 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/heliosdb/helios/internal/story"
 	"github.com/heliosdb/helios/wal"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write what the engine does into testdata")
-
-// TestStories plays testdata/*.txt. A story is a row of scenes, an empty line apart; a scene
-// is what happens, a line of dashes, and what the engine then does. What happens is one of
+// TestStories plays testdata/*.txt, as package story does: what happens, and what the
+// engine then does. What happens is one of
 //
 //	cluster n1 n2 n3 w1 …     a founded cluster of these, n1 is its primary; w… are witnesses;
 //	                          key=value sets a setting: mode, k, min, lease, seal, promote, stop, maxlag, auto
@@ -41,40 +37,16 @@ var rewrite = flag.Bool("rewrite", false, "write what the engine does into testd
 //	found n1 / join n4 key=value / leave n4 / pause / resume / switchover [n2] / settings key=value
 //	forced [n2] why …
 func TestStories(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no stories: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) { play(t, file) })
-	}
-}
-
-// play plays the stories of one file, and writes them anew if asked.
-func play(t *testing.T, file string) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &stage{t: t, file: file}
-	var told []string
-	for scene := range strings.SplitSeq(strings.TrimSpace(string(text)), "\n\n") {
-		happens, want, _ := strings.Cut(scene+"\n", "\n----\n")
-		s.began, s.seen = s.now, nil
-		for line := range strings.Lines(happens) {
-			s.happen(strings.TrimSpace(line))
-		}
-		got := strings.Join(s.seen, "")
-		if got != want && !*rewrite {
-			t.Errorf("%s: after\n%s\ngot\n%swant\n%s", file, happens, got, want)
-		}
-		told = append(told, strings.TrimSpace(happens)+"\n----\n"+got)
-	}
-	if *rewrite {
-		if err := os.WriteFile(file, []byte(strings.Join(told, "\n")), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	story.Tell(t, func(t *testing.T, file string) {
+		s := &stage{t: t, file: file}
+		story.Play(t, file, func(lines []string) string {
+			s.began, s.seen = s.now, nil
+			for _, line := range lines {
+				s.happen(line)
+			}
+			return strings.Join(s.seen, "")
+		})
+	})
 }
 
 // A stage is where a story is played: a log, one engine, and what the nodes say.
@@ -110,9 +82,6 @@ func (s *stage) must(line string, err error) {
 
 func (s *stage) happen(line string) {
 	words := strings.Fields(line)
-	if len(words) == 0 || strings.HasPrefix(line, "#") {
-		return
-	}
 	arg := func(i int) string { return strings.Join(words[min(i, len(words)):], " ") }
 	switch words[0] {
 	case "cluster", "empty":

@@ -3,11 +3,9 @@ package topology
 import (
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,14 +13,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/heliosdb/helios/internal/story"
 	"github.com/heliosdb/helios/wal"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write what the board says into testdata")
-
-// TestStories plays testdata/*.txt. A story is a row of scenes, an empty line
-// apart; a scene is what happens, a line of dashes, and what the board then
-// shows. What happens is one of
+// TestStories plays testdata/*.txt, as package story does: what happens, and what
+// the board then shows. What happens is one of
 //
 //	nodes db1 db2 …            a new board
 //	wait 1s
@@ -39,41 +35,17 @@ var rewrite = flag.Bool("rewrite", false, "write what the board says into testda
 // bulletin's own are epoch, phase, primary, id, tli, switch and the word hold; a
 // node's in it are lsn, received, tli, started, state, addr and lag.
 func TestStories(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no stories: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { play(t, file) })
+	story.Tell(t, func(t *testing.T, file string) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &stage{t: t, file: file}
+			story.Play(t, file, func(lines []string) string {
+				for _, line := range lines {
+					s.happen(line)
+				}
+				return s.shows()
+			})
 		})
-	}
-}
-
-// play plays one story, and writes it anew if asked.
-func play(t *testing.T, file string) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &stage{t: t, file: file}
-	var told []string
-	for scene := range strings.SplitSeq(strings.TrimSpace(string(text)), "\n\n") {
-		happens, want, _ := strings.Cut(scene+"\n", "\n----\n")
-		for line := range strings.Lines(happens) {
-			s.happen(strings.TrimSpace(line))
-		}
-		got := s.shows()
-		if got != want && !*rewrite {
-			t.Errorf("%s: after\n%s\ngot\n%swant\n%s", file, happens, got, want)
-		}
-		told = append(told, strings.TrimSpace(happens)+"\n----\n"+got)
-	}
-	if *rewrite {
-		if err := os.WriteFile(file, []byte(strings.Join(told, "\n")), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 }
 
 // A stage is where one story is played.
@@ -85,9 +57,6 @@ type stage struct {
 
 func (s *stage) happen(line string) {
 	words := strings.Fields(line)
-	if len(words) == 0 || strings.HasPrefix(line, "#") {
-		return
-	}
 	rest := strings.Join(words[min(2, len(words)):], " ")
 	switch words[0] {
 	case "nodes":

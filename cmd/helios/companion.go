@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -57,6 +58,24 @@ func companionCommand(base command, bind func(*flag.FlagSet, *companion) action)
 		}
 	}
 	return base
+}
+
+// show is the action of a command that asks one thing. A program is told the answer,
+// people what tell makes of it.
+func show[Answer any](c *companion, ask func(context.Context) (Answer, error), tell func(io.Writer, Answer) error) action {
+	return func(ctx context.Context, s streams, args []string) error {
+		if err := c.noArguments(args); err != nil {
+			return err
+		}
+		answer, err := ask(ctx)
+		switch {
+		case err != nil:
+			return err
+		case c.asJSON:
+			return writeJSON(s.out, answer)
+		}
+		return tell(s.out, answer)
+	}
 }
 
 // noArguments refuses arguments of a command that takes none.

@@ -381,16 +381,7 @@ func (d *demo) figures() figures {
 }
 
 // sleepUntil returns at that time, or when ctx ends, with its cause.
-func sleepUntil(ctx context.Context, t time.Time) error {
-	timer := time.NewTimer(time.Until(t))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func sleepUntil(ctx context.Context, t time.Time) error { return pause(ctx, time.Until(t)) }
 
 // milliseconds returns d with three decimals.
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

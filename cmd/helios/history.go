@@ -19,27 +19,15 @@ func historyCommand() command {
 commit of the fence, the answers of enough standbys, the election, and the promotion.`,
 	}, func(fs *flag.FlagSet, c *companion) action {
 		limit := fs.Int("n", 20, "`N` newest of them; 0 is all")
-		return func(ctx context.Context, s streams, args []string) error {
-			if err := c.noArguments(args); err != nil {
-				return err
-			}
-			history, err := c.client.History(ctx, *limit)
-			switch {
-			case err != nil:
-				return err
-			case c.asJSON:
-				return writeJSON(s.out, history)
-			}
-			return writeHistory(s.out, history.Transitions)
-		}
+		return show(c, func(ctx context.Context) (*api.History, error) { return c.client.History(ctx, *limit) }, writeHistory)
 	})
 }
 
 // writeHistory writes a line for each transition, the newest last.
-func writeHistory(w io.Writer, transitions []api.Transition) error {
+func writeHistory(w io.Writer, h *api.History) error {
 	t := newTable("EPOCH", "AT", "KIND", "FROM", "TO", "TL", "DETECT", "FENCE", "SEAL", "ELECT", "PROMOTE", "TOTAL", "REASON")
-	for i := range transitions {
-		t.add(transitionRow(&transitions[i])...)
+	for i := range h.Transitions {
+		t.add(transitionRow(&h.Transitions[i])...)
 	}
 	return t.write(w)
 }

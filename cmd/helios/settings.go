@@ -33,19 +33,9 @@ func settingsShowCommand() command {
 		summary: "list the settings of a cluster",
 		about:   "Those that are not as in a new cluster are marked.",
 	}, func(_ *flag.FlagSet, c *companion) action {
-		return func(ctx context.Context, s streams, args []string) error {
-			if err := c.noArguments(args); err != nil {
-				return err
-			}
-			settings, err := c.client.Settings(ctx)
-			switch {
-			case err != nil:
-				return err
-			case c.asJSON:
-				return writeJSON(s.out, settings)
-			}
-			return writeSettings(s.out, settingsOf(*settings))
-		}
+		return show(c, func(ctx context.Context) (*api.Settings, error) { return c.client.Settings(ctx) }, func(w io.Writer, settings *api.Settings) error {
+			return writeSettings(w, settingsOf(*settings))
+		})
 	})
 }
 

@@ -19,19 +19,7 @@ func topologyCommand() command {
 		summary: "show who follows whom, and who votes",
 		about:   "The primary is above its replicas; each stands with the address of its companion.",
 	}, func(_ *flag.FlagSet, c *companion) action {
-		return func(ctx context.Context, s streams, args []string) error {
-			if err := c.noArguments(args); err != nil {
-				return err
-			}
-			overview, err := c.client.Cluster(ctx)
-			switch {
-			case err != nil:
-				return err
-			case c.asJSON:
-				return writeJSON(s.out, overview)
-			}
-			return writeTopology(s.out, overview)
-		}
+		return show(c, func(ctx context.Context) (*api.Overview, error) { return c.client.Cluster(ctx) }, writeTopology)
 	})
 }
 
