@@ -73,7 +73,6 @@ type Assignment struct {
 
 	Lease time.Duration `json:"lease"` // granted: good for so long from when the report was sent
 	Gate  SyncSet       `json:"gate"`  // for a primary: by whose flushes it is to confirm; K 0: at once
-	Clone bool          `json:"clone"` // an operator wants the data directory made anew
 }
 
 // Inputs of an Engine.

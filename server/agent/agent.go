@@ -62,7 +62,6 @@ type Agent struct {
 	downSeq   uint64         // the last report before that
 	elsewhere time.Duration  // since when another node is known to be primary; 0 if it is not
 	stoppedIn failover.Epoch // Stop was told in it
-	cloned    bool           // what the leader wished for when it said so is done
 	pointed   string         // primary_conninfo, as it was written last
 	misled    time.Duration  // since when the walreceiver is at another upstream than the own relay; 0 if it is not
 	requests  requests

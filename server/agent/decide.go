@@ -19,6 +19,7 @@ type view struct {
 	known     bool // the server has said since its start what it is
 	diverged  bool // a standby past the fork
 	unproven  bool // its log may be that of a primary which never was ready
+	anew      bool // an operator wants the data directory made anew
 	stopped   bool // was stopped because the leader of this epoch said so
 	answered  bool // as answers a report that told that the server does not run
 	downFor   time.Duration
@@ -98,7 +99,7 @@ func decideStandby(v view) step {
 			return stepHardStop
 		}
 		return stepNone
-	case v.as.Clone:
+	case v.anew:
 		return stepClone
 	case v.running && !v.diverged && v.unproven && v.as.Phase != failover.PhaseReady:
 		return stepNone // once it follows, its log counts as the epoch's

@@ -58,9 +58,9 @@ func TestTheNextStep(t *testing.T) {
 		"also one that was stopped in order":                  {[]func(*view){ready(3, "n2"), primary, down, func(v *view) { v.stopped = true }}, stepRejoin},
 		"one past the fork is rewound":                        {[]func(*view){ready(3, "n2"), func(v *view) { v.diverged = true }}, stepRejoin},
 		"but not before the fork is known":                    {[]func(*view){elected(3, "n2"), func(v *view) { v.diverged = true }}, stepNone},
-		"a standby is made anew by an operator's wish":        {[]func(*view){ready(3, "n2"), func(v *view) { v.as.Clone = true }}, stepClone},
-		"a running primary of another reign is stopped first": {[]func(*view){ready(3, "n2"), primary, reigned(2), func(v *view) { v.as.Clone = true }}, stepHardStop},
-		"the primary is never made anew":                      {[]func(*view){ready(3, "n1"), primary, func(v *view) { v.as.Clone = true }}, stepReign},
+		"a standby is made anew by an operator's wish":        {[]func(*view){ready(3, "n2"), func(v *view) { v.anew = true }}, stepClone},
+		"a running primary of another reign is stopped first": {[]func(*view){ready(3, "n2"), primary, reigned(2), func(v *view) { v.anew = true }}, stepHardStop},
+		"the primary is never made anew":                      {[]func(*view){ready(3, "n1"), primary, func(v *view) { v.anew = true }}, stepReign},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := view{me: "n1", assigned: true, data: true, standby: true, running: true, known: true, grace: time.Second}

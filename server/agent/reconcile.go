@@ -68,13 +68,10 @@ func (a *Agent) view() view {
 	v := view{
 		me: a.cfg.Name, promise: promised, assigned: a.assigned, as: a.as, data: data,
 		standby: signal, running: running, known: a.known, diverged: a.diverged, unproven: unproven,
+		anew:    a.anew.Load(),
 		stopped: a.stoppedIn != 0 && a.stoppedIn == a.as.Epoch, answered: a.as.Run == a.run && a.as.Seq > a.downSeq,
 		grace: a.cfg.HardStopGrace,
 	}
-	if !v.as.Clone {
-		a.cloned = false
-	}
-	v.as.Clone = v.as.Clone && !a.cloned || a.anew.Load()
 	now := a.clock()
 	if running && a.known {
 		v.standby = a.facts.Recovery
@@ -107,11 +104,7 @@ func (a *Agent) perform(ctx context.Context, s step, as failover.Assignment) err
 	case stepRejoin:
 		return a.rejoin(ctx, as)
 	case stepClone:
-		err := a.reinit(ctx, as)
-		if err == nil {
-			a.anew.Store(false)
-		}
-		return err
+		return a.reinit(ctx, as)
 	}
 	panic(fmt.Sprintf("agent: step %q", s))
 }

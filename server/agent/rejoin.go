@@ -24,9 +24,7 @@ func (a *Agent) reinit(ctx context.Context, as failover.Assignment) error {
 	if err := a.become(ctx, as, pgctl.Reclone); err != nil {
 		return err
 	}
-	a.mu.Lock()
-	a.cloned = true
-	a.mu.Unlock()
+	a.anew.Store(false)
 	return nil
 }
 
