@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+
+	"github.com/heliosdb/helios/internal/durable"
 )
 
 const (
@@ -40,7 +41,7 @@ func openStore(dir string, log hclog.Logger) (*store, error) {
 	}
 	s := &store{}
 	var err error
-	if s.lock, err = lock(filepath.Join(dir, lockName)); err != nil {
+	if s.lock, err = durable.Lock(filepath.Join(dir, lockName), ErrInUse); err != nil {
 		return nil, err
 	}
 	if err := s.open(dir, log); err != nil {
@@ -67,23 +68,6 @@ func (s *store) Close() error {
 		err = s.bolt.Close()
 	}
 	return errors.Join(err, s.lock.Close())
-}
-
-// lock makes the file at path this process's alone until it is closed. Bolt locks
-// its file too, but waits forever for it.
-func lock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == nil {
-		return f, nil
-	}
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = ErrInUse
-	}
-	return nil, errors.Join(fmt.Errorf("%s: %w", filepath.Dir(path), err), f.Close())
 }
 
 // clusterKey is where bolt has the number of the cluster.

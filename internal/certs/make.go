@@ -16,6 +16,8 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/heliosdb/helios/internal/durable"
 )
 
 // Names of files in a directory of certificates.
@@ -138,7 +140,7 @@ func (r Request) sign(cert *x509.Certificate, out, file string) error {
 	if err := write(out, pair{file + ".crt", file + ".key", signed, key}, r.Force); err != nil {
 		return err
 	}
-	return replace(filepath.Join(out, AuthorityFile), authority.pem, 0o644)
+	return durable.Replace(filepath.Join(out, AuthorityFile), authority.pem, 0o644)
 }
 
 // template returns what all certificates have.
@@ -194,7 +196,7 @@ func (r Request) renewAuthority() error {
 	if err != nil {
 		return err
 	}
-	return replace(filepath.Join(r.Dir, AuthorityFile), encode("CERTIFICATE", signed), 0o644)
+	return durable.Replace(filepath.Join(r.Dir, AuthorityFile), encode("CERTIFICATE", signed), 0o644)
 }
 
 // authority is what signs.
@@ -256,25 +258,10 @@ func write(dir string, p pair, force bool) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(filepath.Join(dir, p.keyFile), encode("PRIVATE KEY", key), 0o600); err != nil {
+	if err := durable.Replace(filepath.Join(dir, p.keyFile), encode("PRIVATE KEY", key), 0o600); err != nil {
 		return err
 	}
-	return replace(filepath.Join(dir, p.certFile), encode("CERTIFICATE", p.cert), 0o644)
-}
-
-// replace writes a file that readers see either as it was or whole.
-func replace(name string, content []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // it has its name by then, or is of no use
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+	return durable.Replace(filepath.Join(dir, p.certFile), encode("CERTIFICATE", p.cert), 0o644)
 }
 
 func encode(kind string, der []byte) []byte {

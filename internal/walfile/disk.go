@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
+
+	"github.com/heliosdb/helios/internal/durable"
 )
 
 // temporarySuffix ends the names of files that are being made. What a crash
@@ -184,16 +185,9 @@ var ErrInUse = errors.New("is in use")
 
 // lock makes the directory this spool's alone until the file is closed.
 func (d *disk) lock() (*os.File, error) {
-	f, err := os.OpenFile(d.file(lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := durable.Lock(d.file(lockName), ErrInUse)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("spool %w", err)
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == nil {
-		return f, nil
-	}
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = ErrInUse
-	}
-	return nil, errors.Join(fmt.Errorf("spool %s: %w", d.path, err), f.Close())
+	return f, nil
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/internal/durable"
 )
 
 // A promise is what an agent must not forget, whatever happens to it.
@@ -73,31 +74,9 @@ func (p *promises) change(edit func(*promise)) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(p.path, append(text, '\n')); err != nil {
+	if err := durable.Replace(p.path, append(text, '\n'), 0o600); err != nil {
 		return fmt.Errorf("agent: what is promised was not saved: %w", err)
 	}
 	p.now = next
 	return nil
-}
-
-// replaceFile replaces a file so that after a crash either the old or the new one
-// is there, and after the return the new one.
-func replaceFile(path string, content []byte) error {
-	next := path + ".new"
-	f, err := os.OpenFile(next, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(next, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
