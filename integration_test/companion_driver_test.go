@@ -24,7 +24,7 @@ func TestADriverThatListensSeesNoErrorInASwitchover(t *testing.T) {
 	for range 2 {
 		k.running.Go(func() { k.readBack(readers) })
 	}
-	orders, err := client.New([]string{c.Nodes[0].Companion, c.Nodes[1].Companion, c.Nodes[2].Companion}, client.Options{})
+	orders, err := client.New([]string{c.Nodes[0].Companion, c.Nodes[1].Companion, c.Nodes[2].Companion}, client.Options{TLS: c.Nodes[0].TLS()})
 	pgtest.OK(t, err)
 	defer orders.Close()
 	cluster, err := helios.ClusterOf(k.db)

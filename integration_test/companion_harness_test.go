@@ -81,8 +81,10 @@ func startCompanions(t testing.TB, o companions.Options) *companions.Cluster {
 	if _, err := pgctl.FindBinaries(); err != nil && os.Getenv("CI") != "true" {
 		t.Skip("companions take a PostgreSQL on this machine:", err)
 	}
-	if os.Getenv("HELIOS_TEST_TLS") != "" {
-		t.Skip("companions make their own servers: what TLS is to them is told without it, in TestCompanionsSpeakTLS")
+	secure, err := pgtest.TLSWanted()
+	pgtest.OK(t, err)
+	if secure && o.TLS == nil {
+		o = overTLS(t, o)
 	}
 	o.Command = companionCommand
 	o.Output = func(node string) io.Writer { return lineOutput{t, node} }

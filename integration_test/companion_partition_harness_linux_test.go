@@ -138,7 +138,7 @@ func (d *divided) operator() *client.Client {
 	for _, n := range d.c.Nodes {
 		addrs = append(addrs, n.Companion)
 	}
-	orders, err := client.New(addrs, client.Options{Dial: d.c.Dial, Token: token})
+	orders, err := client.New(addrs, client.Options{Dial: d.c.Dial, Token: token, TLS: d.c.Nodes[0].TLS()})
 	pgtest.OK(d.t, err)
 	d.t.Cleanup(orders.Close)
 	return orders

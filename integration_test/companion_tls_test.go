@@ -1,8 +1,10 @@
 package integration_test
 
 import (
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,7 +16,7 @@ import (
 
 // certificates makes an authority, and the certificate of a client of it. The
 // server's user can read all of them.
-func certificates(t *testing.T) (dir string, ops *certs.Identity) {
+func certificates(t testing.TB) (dir string, ops *certs.Identity) {
 	t.Helper()
 	root, err := pgctl.MakeTempDir("helios-certs-")
 	pgtest.OK(t, err)
@@ -29,9 +31,14 @@ func certificates(t *testing.T) (dir string, ops *certs.Identity) {
 }
 
 // certify gives a node a certificate that PostgreSQL's user owns.
-func certify(t *testing.T, dir string, n *companions.Node) error {
-	t.Helper()
-	made, err := certs.Node(certs.Request{Dir: dir, Name: n.Name, Hosts: []string{"127.0.0.1"}, Now: time.Now()})
+func certify(dir string, n *companions.Node) error {
+	hosts := []string{"127.0.0.1"}
+	for _, addr := range []string{n.Companion, n.Advertise, n.Postgres} {
+		if host, _, err := net.SplitHostPort(addr); err == nil {
+			hosts = append(hosts, host)
+		}
+	}
+	made, err := certs.Node(certs.Request{Dir: dir, Name: n.Name, Hosts: hosts, Now: time.Now()})
 	if err != nil {
 		return err
 	}
@@ -52,16 +59,29 @@ func certify(t *testing.T, dir string, n *companions.Node) error {
 	return nil
 }
 
-// Everything between nodes is TLS with certificates on both sides: calls, the
-// consensus, WAL, clones. Another node takes over, and the old one comes back.
-func TestCompanionsSpeakTLS(t *testing.T) {
+// overTLS gives all companions of a cluster certificates: calls, the consensus, WAL
+// and clones are TLS with certificates on both sides then.
+func overTLS(t testing.TB, o companions.Options) companions.Options {
+	t.Helper()
 	dir, ops := certificates(t)
-	o := companions.Options{
-		Nodes: 3, TLS: ops.Client(),
-		Keys:  "&companion_sslmode=verify-full&companion_sslrootcert=" + filepath.Join(dir, "ca.crt"),
-		Place: func(n *companions.Node) error { return certify(t, dir, n) },
+	o.TLS = ops.Client()
+	o.Keys += "&companion_sslmode=verify-full&companion_sslrootcert=" + filepath.Join(dir, "ca.crt")
+	o.Flags = slices.DeleteFunc(slices.Clone(o.Flags), func(flag string) bool { return flag == "--insecure" })
+	place := o.Place
+	o.Place = func(n *companions.Node) error {
+		if place != nil {
+			if err := place(n); err != nil {
+				return err
+			}
+		}
+		return certify(dir, n)
 	}
-	c := startCompanions(t, o)
+	return o
+}
+
+// Another node takes over where everything is TLS, and the old one comes back.
+func TestCompanionsSpeakTLS(t *testing.T) {
+	c := startCompanions(t, overTLS(t, companions.Options{Nodes: 3}))
 	k := employ(t, c, clerks)
 	failOverOnce(t, c, k, nodeFault{strike: (*companions.Node).Kill, mend: (*companions.Node).Start})
 	k.audit(clerks)

@@ -40,7 +40,7 @@ type Options struct {
 	TLS *tls.Config
 	// Keys are more of the DSN, such as "&companion_sslrootcert=ca.crt".
 	Keys string
-	// Trust are addresses, such as 10.0.0.0/8, from which servers let everybody in
+	// Trust are addresses, such as 10.0.0.0/8, from which servers let the superuser in
 	// without a password. From this machine they always do.
 	Trust string
 	// Output takes what companions say.
@@ -115,12 +115,16 @@ func (c *Cluster) letIn(ctx context.Context, n *Node) error {
 	if _, err := c.Await(ctx, "there is a first primary", NewPrimary("")); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(n.Dir, "pg_hba.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	path := filepath.Join(n.Dir, "pg_hba.conf")
+	rules, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, "host all all %[1]s trust\nhost replication all %[1]s trust\n", c.opts.Trust)
-	if err := errors.Join(err, f.Close()); err != nil {
+	// In front of those that ask for a certificate or a password, whose roles are others.
+	for _, database := range []string{"all", "replication"} {
+		rules = fmt.Appendf(nil, "host %s %s %s trust\n%s", database, pgctl.Superuser, c.opts.Trust, rules)
+	}
+	if err := pgctl.WriteFile(path, string(rules)); err != nil {
 		return err
 	}
 	return n.onPostgres(func(i *pgctl.Instance) error { return syscall.Kill(i.PID(), syscall.SIGHUP) })

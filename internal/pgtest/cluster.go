@@ -92,7 +92,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 
 // chosenTLS returns what o or the environment ask for; nil if nobody does.
 func chosenTLS(o Options) (*TLS, error) {
-	everywhere, err := tlsWanted()
+	everywhere, err := TLSWanted()
 	if err != nil || !everywhere && !o.TLS {
 		return nil, err
 	}

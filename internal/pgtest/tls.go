@@ -35,8 +35,8 @@ hostssl   all,replication all all scram-sha-256
 hostnossl all,replication all all reject
 `
 
-// tlsWanted reports whether $HELIOS_TEST_TLS asks for TLS in every cluster.
-func tlsWanted() (bool, error) {
+// TLSWanted reports whether $HELIOS_TEST_TLS asks for TLS in every cluster.
+func TLSWanted() (bool, error) {
 	text := os.Getenv("HELIOS_TEST_TLS")
 	if text == "" {
 		return false, nil
