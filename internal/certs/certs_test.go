@@ -256,3 +256,28 @@ func TestWhatCannotBeACertificateIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// Programs of PostgreSQL before 15 look for an address among a certificate's names.
+func TestAnAddressIsInTheCertificateAsANameToo(t *testing.T) {
+	r := Request{Dir: t.TempDir(), Now: time.Now()}
+	if err := Init(r); err != nil {
+		t.Fatal(err)
+	}
+	r.Name, r.Hosts = "n1", []string{"db1", "10.0.0.1", "fd00::1"}
+	dir, err := Node(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, cert, err := readLeaf(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(cert.DNSNames, " "); got != "db1 10.0.0.1 fd00::1" || len(cert.IPAddresses) != 2 {
+		t.Errorf("names %s, addresses %v; want every host among the names, and two addresses", got, cert.IPAddresses)
+	}
+	for _, host := range r.Hosts {
+		if err := cert.VerifyHostname(host); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -106,12 +106,13 @@ func (r Request) leaf(file string, subject pkix.Name, uses []x509.ExtKeyUsage) (
 		return "", err
 	}
 	cert.KeyUsage, cert.ExtKeyUsage = x509.KeyUsageDigitalSignature, uses
+	// An address is written as a name too: libpq before 15 looks for it among the names
+	// only (fe-secure-common.c), and pg_basebackup of 13 and 14 is such a client.
 	for _, host := range r.Hosts {
 		if ip := net.ParseIP(host); ip != nil {
 			cert.IPAddresses = append(cert.IPAddresses, ip)
-		} else {
-			cert.DNSNames = append(cert.DNSNames, host)
 		}
+		cert.DNSNames = append(cert.DNSNames, host)
 	}
 	out := r.Out
 	if out == "" {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -74,7 +75,9 @@ func showLeaf(dir, file string, cert *x509.Certificate, roots *x509.CertPool, no
 		info.Kind, info.Name = KindNode, strings.Join(cert.Subject.OrganizationalUnit, " ")
 	}
 	for _, ip := range cert.IPAddresses {
-		info.Hosts = append(info.Hosts, ip.String())
+		if !slices.Contains(info.Hosts, ip.String()) {
+			info.Hosts = append(info.Hosts, ip.String())
+		}
 	}
 	info.Problem = problem(dir, file, cert, roots, now)
 	return info
