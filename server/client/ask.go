@@ -82,15 +82,38 @@ func elsewhere(err error) bool {
 	return !errors.Is(err, ErrUnanswered)
 }
 
-// follow puts a question to the companion at base, and to the leader that it names.
+// follow puts a question to the companion at base, and to the leader that it names. An
+// order goes only to those that are awake: one that is frozen takes its bytes, and nobody
+// could say then whether it will be carried out.
 func (c *Client) follow(ctx context.Context, base *url.URL, q question, body []byte, answer any) error {
 	for hop := 0; ; hop++ {
+		if q.order() {
+			if err := c.awake(ctx, base); err != nil {
+				return err
+			}
+		}
 		next, err := c.send(ctx, base, q, body, answer)
 		if next == nil || hop == maxHops {
 			return err
 		}
 		base = next
 	}
+}
+
+// awake asks the companion at base for any answer.
+func (c *Client) awake(ctx context.Context, base *url.URL) error {
+	patience := min(c.options.Timeout, 2*time.Second)
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer within %v", patience))
+	defer cancel()
+	req, err := c.request(ctx, base, question{method: http.MethodGet, path: "/health"}, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return lost(ctx, base, err, false)
+	}
+	return resp.Body.Close()
 }
 
 // send puts a question to the companion at base. If that names the leader, send

@@ -223,6 +223,14 @@ func TestNextCompanionIsAskedWhenOneIsAway(t *testing.T) {
 		<-r.Context().Done()
 	})
 	hangUp := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	// awake is a companion that says how it is, and does with orders as it is told.
+	awake := func(order http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet {
+				order.ServeHTTP(w, r)
+			}
+		})
+	}
 	html := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") })
 	broken := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "oops", http.StatusBadGateway) })
 	for name, tt := range map[string]struct {
@@ -238,8 +246,9 @@ func TestNextCompanionIsAskedWhenOneIsAway(t *testing.T) {
 		"question, somebody else there":        {html, false, cluster, nil, 0},
 		"order, nobody there":                  {nil, false, pause, nil, 1},
 		"order, nobody leads":                  {nil, true, pause, nil, 2},
-		"order that may have been heard":       {hang, false, pause, client.ErrUnanswered, 0},
-		"order, the connection ends":           {hangUp, false, pause, client.ErrUnanswered, 0},
+		"order, a companion that is frozen":    {hang, false, pause, nil, 1},
+		"order that may have been heard":       {awake(hang), false, pause, client.ErrUnanswered, 0},
+		"order, the connection ends":           {awake(hangUp), false, pause, client.ErrUnanswered, 0},
 		"order, an answer that cannot be read": {html, false, pause, client.ErrUnanswered, 0},
 		"order, a proxy without a companion":   {broken, false, pause, &api.Error{Code: api.CodeInternal}, 0},
 	} {
