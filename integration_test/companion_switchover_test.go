@@ -69,6 +69,7 @@ func TestASwitchoverToANodeThatCannotIsRefused(t *testing.T) {
 		{"its machine has crashed", (*companions.Node).Kill, restart},
 		{"its machine is frozen", (*companions.Node).Freeze, (*companions.Node).Thaw},
 		{"its replay is paused", pauseReplay(t, c), resumeReplay(t)},
+		{"it has much to replay", delayReplay(t, c), replayAtOnce(t)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			pgtest.OK(t, tt.strike(to))
@@ -114,5 +115,43 @@ func resumeReplay(t *testing.T) func(*companions.Node) error {
 		defer conn.Close(pgtest.Context(t))
 		_, err := conn.Exec(pgtest.Context(t), "SELECT pg_wal_replay_resume()")
 		return err
+	}
+}
+
+// delayReplay has a standby replay an hour late, and writes more than it may be behind;
+// its companion has noticed.
+func delayReplay(t *testing.T, c *companions.Cluster) func(*companions.Node) error {
+	return func(n *companions.Node) error {
+		setDelay(t, n, "1h")
+		conn := connectTo(t, primaryOf(t, c))
+		defer conn.Close(pgtest.Context(t))
+		const backlog = 20 << 20
+		_, err := conn.Exec(pgtest.Context(t), "SELECT pg_logical_emit_message(true, 'helios', repeat('x', 1 << 20)) FROM generate_series(1, 20)")
+		if err != nil {
+			return err
+		}
+		_, err = c.Await(pgtest.Context(t), "the backlog is noticed", func(b *topology.Bulletin) bool {
+			i := slices.IndexFunc(b.Nodes, func(r topology.Reported) bool { return r.Name == n.Name })
+			return i >= 0 && b.Nodes[i].ReplayLSN.Behind(b.Nodes[i].ReceiveLSN) >= backlog
+		})
+		return err
+	}
+}
+
+// replayAtOnce ends the delay.
+func replayAtOnce(t *testing.T) func(*companions.Node) error {
+	return func(n *companions.Node) error {
+		setDelay(t, n, "0")
+		return nil
+	}
+}
+
+func setDelay(t *testing.T, n *companions.Node, delay string) {
+	t.Helper()
+	conn := connectTo(t, n)
+	defer conn.Close(pgtest.Context(t))
+	for _, sql := range []string{"ALTER SYSTEM SET recovery_min_apply_delay = '" + delay + "'", "SELECT pg_reload_conf()"} {
+		_, err := conn.Exec(pgtest.Context(t), sql)
+		pgtest.OK(t, err)
 	}
 }
