@@ -47,7 +47,7 @@ func unreachable(p *Picture) []Finding {
 	if p.Overview == nil && p.Err != nil && !refusedLogin(p.Err) {
 		return []Finding{{
 			Code: "no_companion", Severity: Problem,
-			What: "no companion answers at " + strings.Join(p.Addrs, ", ") + ": " + p.Err.Error(),
+			What: "no companion answers at " + saidOnce(p.Err, strings.Join(p.Addrs, ", ")),
 			Why:  "without them nobody fails over, and a primary without its companion acknowledges no commits",
 			Fix:  "start helios server, or say where it is with --companion; --tls if it speaks TLS",
 		}}
@@ -57,7 +57,7 @@ func unreachable(p *Picture) []Finding {
 		if c.Err != nil && !refusedLogin(c.Err) {
 			found = append(found, Finding{
 				Code: "unreachable_companion", Severity: Problem, Node: c.Member.Name,
-				What: "its companion does not answer at " + c.Member.Companion + ": " + saidOnce(c.Err, c.Member.Companion),
+				What: "its companion does not answer at " + saidOnce(c.Err, c.Member.Companion),
 				Why:  "it does not vote, and its node is not promoted; if it is only from here that it cannot be reached, orders may not be either",
 				Fix:  "on " + c.Member.Name + ": systemctl status helios; a firewall has to let " + c.Member.Companion + " through between all nodes",
 			})
@@ -66,16 +66,35 @@ func unreachable(p *Picture) []Finding {
 	return found
 }
 
-// saidOnce returns why addr did not answer, without what was said in front of it.
+// saidOnce tells who did not answer, and why, and neither twice.
 func saidOnce(err error, addr string) string {
 	text := strings.TrimPrefix(err.Error(), client.ErrAway.Error()+": ")
-	return strings.TrimPrefix(text, addr+": ")
+	if first, _, _ := strings.Cut(addr, ", "); strings.HasPrefix(text, first+": ") {
+		return text
+	}
+	return addr + ": " + text
 }
 
 // quorum is about whether anybody can decide.
 func quorum(p *Picture) []Finding {
 	if p.Overview == nil || p.Overview.Leader.Name != "" {
 		return nil
+	}
+	if len(p.Overview.Members) == 0 {
+		return []Finding{{
+			Code: "no_quorum", Severity: Problem, Node: p.Overview.Companion,
+			What: "its companion was just started, and hears from no other what the cluster is",
+			Why:  "it remembers the cluster, but does not act on that before more than half of those that vote agree",
+			Fix:  "start the other companions, in any order; if it is to be a new node, look at its --join",
+		}}
+	}
+	if p.Overview.IsStranger() {
+		return []Finding{{
+			Code: "no_member", Severity: Problem, Node: p.Overview.Companion,
+			What: "its companion answers, and is no member of the cluster: what it tells is old",
+			Why:  "it was taken out, so that it neither votes nor hears of what happens",
+			Fix:  "ask another with --companion; on " + p.Overview.Companion + " stop helios server, and then PostgreSQL",
+		}}
 	}
 	var voting, silent []string
 	for _, c := range p.Companions {
@@ -316,13 +335,17 @@ func orders(p *Picture) []Finding {
 	if !p.Overview.Settings.AutoFailover {
 		note("no_auto_failover", "", "failover is not automatic", "a primary that is lost stays lost until helios promote", "helios settings set auto_failover=on")
 	}
+	var postgres []string
 	for _, m := range p.Overview.Members {
+		if m.Postgres != "" {
+			postgres = append(postgres, m.Postgres)
+		}
 		if m.Maintenance {
 			note("maintenance", m.Name, "it is in maintenance", "it is neither promoted nor waited for", "helios maintenance off "+m.Name)
 		}
 	}
-	if p.Servers == nil {
-		note("not_asked", "", "PostgreSQL itself was not asked", "settings, slots and credentials are only seen there", "helios doctor --dsn helios://user@host1,host2/postgres")
+	if p.Servers == nil && len(postgres) > 0 {
+		note("not_asked", "", "PostgreSQL itself was not asked", "settings, slots and credentials are only seen there", "helios doctor --dsn helios://postgres@"+strings.Join(postgres, ",")+"/postgres")
 	}
 	return found
 }

@@ -79,6 +79,12 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 			},
 			"no_companion", "", "no companion answers at h:7101: connection refused", "helios server",
 		},
+		"no companion of several": {
+			func(p *Picture) {
+				*p = Picture{Now: noon, Addrs: []string{"h:7101", "i:7101"}, Err: fmt.Errorf("%w: h:7101: refused; i:7101: refused", client.ErrAway)}
+			},
+			"no_companion", "", "no companion answers at h:7101: refused; i:7101: refused", "helios server",
+		},
 		"a companion that is away": {
 			func(p *Picture) {
 				p.Companions[2] = Companion{Member: p.Companions[2].Member, Err: fmt.Errorf("%w: n3:7101: no answer within 5s", client.ErrAway)}
@@ -186,6 +192,17 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 			func(p *Picture) { p.Overview.Leader.Name = "" },
 			"no_quorum", "", "2 of 3 votes are needed", "whether they reach each other: n1:7101, n2:7101, n3:7101",
 		},
+		"a companion that was started alone": {
+			func(p *Picture) {
+				p.Overview = &api.Overview{Companion: "n3", Bulletin: &topology.Bulletin{}}
+				p.Companions = nil
+			},
+			"no_quorum", "n3", "was just started, and hears from no other", "start the other companions",
+		},
+		"a companion that was taken out": {
+			func(p *Picture) { p.Overview.Companion, p.Overview.Leader.Name = "n4", "" },
+			"no_member", "n4", "is no member of the cluster: what it tells is old", "on n4 stop helios server, and then PostgreSQL",
+		},
 		"a member that was never heard of": {
 			func(p *Picture) { p.Overview.Bulletin.Nodes = p.Overview.Bulletin.Nodes[:2] },
 			"never_heard", "n3", "the leader has not heard of it", "helios replicas remove n3",
@@ -266,7 +283,7 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 		},
 		"PostgreSQL was not asked": {
 			func(p *Picture) { p.Servers = nil },
-			"not_asked", "", "PostgreSQL itself was not asked", "--dsn",
+			"not_asked", "", "PostgreSQL itself was not asked", "helios doctor --dsn helios://postgres@n1:5432,n2:5432,n3:5432/postgres",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -337,5 +354,16 @@ func TestAServerIsRecognizedByWhenItStarted(t *testing.T) {
 	}
 	if found := p.Findings(); len(found) > 0 {
 		t.Errorf("Findings = %+v, want none", found)
+	}
+}
+
+func TestASecretIsNotTold(t *testing.T) {
+	p := well()
+	p.secrets = []string{"", "sesame"}
+	p.Servers[1].Err = errors.New("cannot parse `password=sesame`")
+	for _, f := range p.Findings() {
+		if want := "cannot parse `password=…`"; !strings.HasSuffix(f.What, want) {
+			t.Errorf("found %q, want %q at its end", f.What, want)
+		}
 	}
 }
