@@ -170,8 +170,12 @@ func TestWhatCannotServeIsAnExitCode(t *testing.T) {
 		code  int
 		want  string
 	}{
-		"no writes":  {func(f *fakeCompanion) { f.overview.Bulletin.Primary = "" }, "status", exitFailed, "no node takes writes"},
-		"no leader":  {func(f *fakeCompanion) { f.overview.Bulletin, f.overview.Leader = nil, api.Leader{} }, "status", exitFailed, "no companion leads"},
+		"no writes": {func(f *fakeCompanion) { f.overview.Bulletin.Primary = "" }, "status", exitFailed, "no node takes writes"},
+		"no leader": {func(f *fakeCompanion) { f.overview.Bulletin, f.overview.Leader = nil, api.Leader{} }, "status", exitFailed, "no companion leads"},
+		"just started": {func(f *fakeCompanion) {
+			f.overview = api.Overview{Companion: "n3"}
+		}, "status", exitFailed, "n3 was just started, and hears from no other companion yet"},
+		"taken out":  {func(f *fakeCompanion) { f.overview.Companion = "n4" }, "status", exitFailed, "n4 is no member of the cluster: what it tells is old"},
 		"a pause":    {func(f *fakeCompanion) { f.overview.Bulletin, f.overview.Paused = nil, true }, "status", exitFailed, "paused"},
 		"lag":        {nil, "lag --max 10ms", exitFailed, "n2 is 12ms behind, more than 10ms"},
 		"little lag": {nil, "lag --max 1s", exitOK, ""},

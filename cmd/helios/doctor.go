@@ -48,18 +48,14 @@ func (e *examining) run(ctx context.Context, s streams, args []string) error {
 	if err := e.companion.noArguments(args); err != nil {
 		return err
 	}
-	request, password, err := e.request()
+	request, err := e.request()
 	if err != nil {
 		return &failure{code: exitUsage, err: fmt.Errorf("doctor: --dsn: %w", plain(err)), hint: "helios help doctor"}
 	}
 	findings := doctor.Look(ctx, request).Findings()
 	problems := 0
 	for i := range findings {
-		f := &findings[i]
-		if password != "" {
-			f.What = strings.ReplaceAll(f.What, password, "…")
-		}
-		if f.Severity == doctor.Problem {
+		if findings[i].Severity == doctor.Problem {
 			problems++
 		}
 	}
@@ -74,28 +70,30 @@ func (e *examining) run(ctx context.Context, s streams, args []string) error {
 	return err
 }
 
-// request says what is looked at, and which password must not be told.
-func (e *examining) request() (r doctor.Request, password string, err error) {
+// request says what is looked at.
+func (e *examining) request() (doctor.Request, error) {
 	c := e.companion
-	r = doctor.Request{
+	r := doctor.Request{
 		Addrs: c.addresses(), Options: c.options, Timeout: c.timeout,
 		PGData: e.pgdata, State: e.state, Superuser: e.superuser, Certs: cmp.Or(c.tls, os.Getenv("HELIOS_TLS")),
+		Secrets: []string{c.options.Token},
 	}
 	if r.State == "" && r.PGData != "" {
 		r.State = strings.TrimRight(r.PGData, "/") + ".helios"
 	}
 	if e.dsn == "" {
-		return r, "", nil
+		return r, nil
 	}
 	cfg, err := helios.ParseDSN(e.dsn)
 	if err != nil {
-		return r, "", err
+		return r, err
 	}
 	for _, host := range cfg.Hosts {
 		r.Servers = append(r.Servers, host.String())
 	}
+	r.Secrets = append(r.Secrets, cfg.Password)
 	r.Connect = func(addr string) (*pgx.ConnConfig, error) { return connectTo(cfg, addr) }
-	return r, cfg.Password, nil
+	return r, nil
 }
 
 // connectTo says how the server at addr is connected to, as cfg says for all.

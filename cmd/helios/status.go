@@ -90,8 +90,12 @@ func (c *companion) lookAtAll(ctx context.Context, members []failover.Member) ma
 // servingVerdict is the error of a cluster that takes no writes.
 func servingVerdict(o *api.Overview) error {
 	switch {
+	case o.IsStranger():
+		return failed(fmt.Errorf("status: %s is no member of the cluster: what it tells is old", o.Companion), "ask another companion with --companion; this one can be stopped")
 	case o.Bulletin != nil && o.Bulletin.Primary != "":
 		return nil
+	case o.Leader.Name == "" && len(o.Members) == 0:
+		return failed(fmt.Errorf("status: %s was just started, and hears from no other companion yet what the cluster is", o.Companion), "start the companions of more than half of the nodes, in any order")
 	case o.Leader.Name == "":
 		return failed(errors.New("status: no companion leads: more than half of those that vote are needed"), "helios doctor says which are missing; helios help failover is about the case that they are gone for good")
 	case o.Paused:

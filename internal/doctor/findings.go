@@ -8,6 +8,8 @@ import (
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/server/api"
+	"github.com/heliosdb/helios/server/client"
+	"github.com/heliosdb/helios/topology"
 )
 
 // Findings returns what is wrong, the gravest first.
@@ -20,13 +22,23 @@ func (p *Picture) Findings() []Finding {
 		all = append(all, check(p)...)
 	}
 	for i := range all {
-		all[i].What = onOneLine.Replace(all[i].What) // errors of pgx have several
+		all[i].What = p.discreet(onOneLine.Replace(all[i].What)) // errors of pgx have several
 	}
 	slices.SortStableFunc(all, func(a, b Finding) int { return cmp.Compare(rank(a.Severity), rank(b.Severity)) })
 	return all
 }
 
 var onOneLine = strings.NewReplacer("\n\t", " ", "\n", "; ")
+
+// discreet takes secrets out of what others have said.
+func (p *Picture) discreet(text string) string {
+	for _, secret := range p.secrets {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "…")
+		}
+	}
+	return text
+}
 
 func rank(s Severity) int { return slices.Index([]Severity{Problem, Note}, s) }
 
@@ -35,7 +47,7 @@ func unreachable(p *Picture) []Finding {
 	if p.Overview == nil && p.Err != nil && !refusedLogin(p.Err) {
 		return []Finding{{
 			Code: "no_companion", Severity: Problem,
-			What: "no companion answers at " + strings.Join(p.Addrs, ", ") + ": " + p.Err.Error(),
+			What: "no companion answers at " + saidOnce(p.Err, strings.Join(p.Addrs, ", ")),
 			Why:  "without them nobody fails over, and a primary without its companion acknowledges no commits",
 			Fix:  "start helios server, or say where it is with --companion; --tls if it speaks TLS",
 		}}
@@ -45,7 +57,7 @@ func unreachable(p *Picture) []Finding {
 		if c.Err != nil && !refusedLogin(c.Err) {
 			found = append(found, Finding{
 				Code: "unreachable_companion", Severity: Problem, Node: c.Member.Name,
-				What: "its companion does not answer at " + c.Member.Companion + ": " + c.Err.Error(),
+				What: "its companion does not answer at " + saidOnce(c.Err, c.Member.Companion),
 				Why:  "it does not vote, and its node is not promoted; if it is only from here that it cannot be reached, orders may not be either",
 				Fix:  "on " + c.Member.Name + ": systemctl status helios; a firewall has to let " + c.Member.Companion + " through between all nodes",
 			})
@@ -54,10 +66,35 @@ func unreachable(p *Picture) []Finding {
 	return found
 }
 
+// saidOnce tells who did not answer, and why, and neither twice.
+func saidOnce(err error, addr string) string {
+	text := strings.TrimPrefix(err.Error(), client.ErrAway.Error()+": ")
+	if first, _, _ := strings.Cut(addr, ", "); strings.HasPrefix(text, first+": ") {
+		return text
+	}
+	return addr + ": " + text
+}
+
 // quorum is about whether anybody can decide.
 func quorum(p *Picture) []Finding {
 	if p.Overview == nil || p.Overview.Leader.Name != "" {
 		return nil
+	}
+	if len(p.Overview.Members) == 0 {
+		return []Finding{{
+			Code: "no_quorum", Severity: Problem, Node: p.Overview.Companion,
+			What: "its companion was just started, and hears from no other what the cluster is",
+			Why:  "it remembers the cluster, but does not act on that before more than half of those that vote agree",
+			Fix:  "start the other companions, in any order; if it is to be a new node, look at its --join",
+		}}
+	}
+	if p.Overview.IsStranger() {
+		return []Finding{{
+			Code: "no_member", Severity: Problem, Node: p.Overview.Companion,
+			What: "its companion answers, and is no member of the cluster: what it tells is old",
+			Why:  "it was taken out, so that it neither votes nor hears of what happens",
+			Fix:  "ask another with --companion; on " + p.Overview.Companion + " stop helios server, and then PostgreSQL",
+		}}
 	}
 	var voting, silent []string
 	for _, c := range p.Companions {
@@ -122,7 +159,7 @@ func primaries(p *Picture) []Finding {
 	if p.Overview != nil && claims[p.Overview.Primary] {
 		wrong := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == p.Overview.Primary })
 		f.Node = strings.Join(wrong, ", ")
-		f.Fix = "start helios server on " + f.Node + ": it takes the node back as a replica and keeps what has diverged; stop PostgreSQL there until then"
+		f.Fix = "start helios server on " + f.Node + ": it stops PostgreSQL there, and makes it a replica again or says why it leaves the data alone"
 	}
 	return []Finding{f}
 }
@@ -132,10 +169,14 @@ func voters(p *Picture) []Finding {
 	if p.Overview == nil {
 		return nil
 	}
-	n := 0
+	n, witness := 0, ""
 	for _, m := range p.Overview.Members {
-		if !m.NonVoter {
-			n++
+		if m.NonVoter {
+			continue
+		}
+		n++
+		if m.Witness {
+			witness = m.Name
 		}
 	}
 	switch {
@@ -149,12 +190,16 @@ func voters(p *Picture) []Finding {
 			Fix:  "add two nodes, or one and a witness: helios replicas add NAME",
 		}}
 	}
-	return []Finding{{
+	f := Finding{
 		Code: "even_voters", Severity: Problem,
 		What: fmt.Sprintf("%d companions vote, an even number", n),
 		Why:  fmt.Sprintf("%d may fail, no more than with %d; and if the network splits in halves neither may decide", (n-1)/2, n-1),
 		Fix:  "add a witness, on a machine of its own: helios replicas add --witness NAME",
-	}}
+	}
+	if witness != "" && n > 2 {
+		f.Fix = "take a witness out: helios replicas remove " + witness + "; or add another voter"
+	}
+	return []Finding{f}
 }
 
 // members is about those that the leader does not hear of, and those that are not well.
@@ -196,6 +241,14 @@ func unwell(m failover.Member, o *api.Overview, at int) []Finding {
 	if n.Reason != "" {
 		because = ": " + n.Reason
 	}
+	if astray(o.Bulletin, n) {
+		return []Finding{{
+			Code: "astray", Severity: Problem, Node: m.Name,
+			What: fmt.Sprintf("its data is on timeline %s, and the cluster is only on %s: somebody has promoted it", n.Timeline, o.Bulletin.Timeline),
+			Why:  "the cluster knows nothing of what was written there, so that the data is left alone, and nobody reads it",
+			Fix:  "see whether something there is wanted; then, on " + m.Name + ", stop helios server, move the data directory away, and start it: the node is cloned anew",
+		}}
+	}
 	switch n.State {
 	case "up", "starting", "maintenance":
 		return nil
@@ -213,6 +266,11 @@ func unwell(m failover.Member, o *api.Overview, at int) []Finding {
 		Why:  "it serves nobody, and cannot take over",
 		Fix:  "on " + m.Name + ": journalctl -u helios, and PostgreSQL's own log, say why",
 	}}
+}
+
+// astray reports whether a node was promoted past the companions.
+func astray(b *topology.Bulletin, n topology.Reported) bool {
+	return b.Phase == string(failover.PhaseReady) && n.Role == "primary" && n.Name != b.Primary && n.Timeline > b.Timeline
 }
 
 // replication is about replicas that receive nothing, or that are late.
@@ -277,13 +335,17 @@ func orders(p *Picture) []Finding {
 	if !p.Overview.Settings.AutoFailover {
 		note("no_auto_failover", "", "failover is not automatic", "a primary that is lost stays lost until helios promote", "helios settings set auto_failover=on")
 	}
+	var postgres []string
 	for _, m := range p.Overview.Members {
+		if m.Postgres != "" {
+			postgres = append(postgres, m.Postgres)
+		}
 		if m.Maintenance {
 			note("maintenance", m.Name, "it is in maintenance", "it is neither promoted nor waited for", "helios maintenance off "+m.Name)
 		}
 	}
-	if p.Servers == nil {
-		note("not_asked", "", "PostgreSQL itself was not asked", "settings, slots and credentials are only seen there", "helios doctor --dsn helios://user@host1,host2/postgres")
+	if p.Servers == nil && len(postgres) > 0 {
+		note("not_asked", "", "PostgreSQL itself was not asked", "settings, slots and credentials are only seen there", "helios doctor --dsn helios://postgres@"+strings.Join(postgres, ",")+"/postgres")
 	}
 	return found
 }

@@ -74,14 +74,15 @@ func servers(p *Picture) []Finding {
 	for i := range p.Servers {
 		s := &p.Servers[i]
 		switch {
-		case s.Err != nil && !refusedLogin(s.Err):
+		case s.Err != nil && (refusedLogin(s.Err) || p.isDown(s.Node)): // told elsewhere
+		case s.Err != nil:
 			found = append(found, Finding{
 				Code: "unreachable_postgres", Severity: Problem, Node: s.Node,
 				What: "PostgreSQL does not answer at " + s.Addr + ": " + s.Err.Error(),
 				Why:  "neither do applications reach it",
 				Fix:  "start helios server there; look at listen_addresses and the firewall",
 			})
-		case s.Err == nil:
+		default:
 			found = append(found, settings(s)...)
 			ids[s.SystemID] = append(ids[s.SystemID], s.Node)
 		}
@@ -106,6 +107,16 @@ func servers(p *Picture) []Finding {
 		})
 	}
 	return found
+}
+
+// isDown reports whether the companions know why a member's PostgreSQL does not answer.
+func (p *Picture) isDown(node string) bool {
+	if p.Overview == nil || p.Overview.Bulletin == nil || p.away(node) {
+		return false
+	}
+	b := p.Overview.Bulletin
+	at := slices.IndexFunc(b.Nodes, nodeNamed(node))
+	return at >= 0 && (b.Nodes[at].State == "down" || astray(b, b.Nodes[at]))
 }
 
 func systems(ids map[uint64][]string) string {
@@ -179,29 +190,52 @@ func slots(p *Picture) []Finding {
 	var found []Finding
 	for i := range p.Servers {
 		for _, slot := range p.Servers[i].Slots {
-			found = append(found, slotFinding(p.Servers[i].Node, slot)...)
+			found = append(found, slotFinding(p.Servers[i].Node, slot, p.Servers[i].slotLimit())...)
 		}
 	}
 	return found
 }
 
-// slotFinding is about one slot.
-func slotFinding(node string, s Slot) []Finding {
-	drop := fmt.Sprintf("start who uses it, or on %s: SELECT pg_drop_replication_slot('%s')", node, s.Name)
+// slotLimit returns how many bytes of WAL a slot may hold back; 0 if that is any number.
+func (s *Server) slotLimit() int64 {
+	n, err := strconv.ParseInt(s.Settings["max_slot_wal_keep_size"], 10, 64) // in MB
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n << 20
+}
+
+// slotFinding is about one slot, which may hold back so many bytes.
+func slotFinding(node string, s Slot, limit int64) []Finding {
+	drop := fmt.Sprintf("on %s: SELECT pg_drop_replication_slot('%s')", node, s.Name)
 	switch {
-	case s.Status == "lost" || s.Status == "unreserved":
+	case s.Status == "lost":
 		return []Finding{{
 			Code: "slot_full", Severity: Problem, Node: node,
-			What: fmt.Sprintf("the WAL of slot %s is %s: it held back %s, all that max_slot_wal_keep_size allows", s.Name, map[string]string{"lost": "gone", "unreserved": "about to go"}[s.Status], gigabytes(s.Held)),
+			What: fmt.Sprintf("the WAL of slot %s is gone: it held back more than max_slot_wal_keep_size allows", s.Name),
 			Why:  "who streams by it cannot go on, and has to be made anew",
 			Fix:  drop + "; helios reinit NODE makes a replica anew",
+		}}
+	case s.Status == "unreserved":
+		return []Finding{{
+			Code: "slot_full", Severity: Problem, Node: node,
+			What: fmt.Sprintf("the WAL of slot %s is about to go: it holds back %s, more than max_slot_wal_keep_size allows", s.Name, gigabytes(s.Held)),
+			Why:  "the next checkpoint removes it, and who streams by the slot has to be made anew then",
+			Fix:  fmt.Sprintf("start who uses it, and give it time: on %s: ALTER SYSTEM SET max_slot_wal_keep_size = '%dMB', and SELECT pg_reload_conf(); or, if nobody does, %s", node, 2*s.Held>>20, drop),
+		}}
+	case !s.Active && limit > 0 && s.Held > limit/2:
+		return []Finding{{
+			Code: "slot_inactive", Severity: Problem, Node: node,
+			What: fmt.Sprintf("nobody streams by slot %s, and it holds back %s of WAL, of the %s that max_slot_wal_keep_size allows", s.Name, gigabytes(s.Held), gigabytes(limit)),
+			Why:  "beyond that the WAL is removed, and who streams by it has to be made anew",
+			Fix:  "start who uses it; or, if nobody does, " + drop,
 		}}
 	case !s.Active && s.Held > muchWAL:
 		return []Finding{{
 			Code: "slot_inactive", Severity: Problem, Node: node,
 			What: fmt.Sprintf("nobody streams by slot %s, and it holds back %s of WAL", s.Name, gigabytes(s.Held)),
 			Why:  "the WAL is kept for it until the disk is full, and then the primary stops",
-			Fix:  drop,
+			Fix:  "start who uses it; or, if nobody does, " + drop,
 		}}
 	}
 	return nil

@@ -23,7 +23,7 @@ var noon = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 func well() *Picture {
 	o := &api.Overview{
 		Companion: "n1", Leader: api.Leader{Name: "n2"}, Epoch: 4, Phase: failover.PhaseReady, Primary: "n1",
-		Settings: api.SettingsOf(failover.DefaultSettings()), Bulletin: &topology.Bulletin{Primary: "n1"},
+		Settings: api.SettingsOf(failover.DefaultSettings()), Bulletin: &topology.Bulletin{Phase: "ready", Primary: "n1", Timeline: 3},
 	}
 	p := &Picture{Now: noon, Addrs: []string{"n1:7101"}, Overview: o}
 	for _, name := range []string{"n1", "n2", "n3"} {
@@ -79,9 +79,15 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 			},
 			"no_companion", "", "no companion answers at h:7101: connection refused", "helios server",
 		},
+		"no companion of several": {
+			func(p *Picture) {
+				*p = Picture{Now: noon, Addrs: []string{"h:7101", "i:7101"}, Err: fmt.Errorf("%w: h:7101: refused; i:7101: refused", client.ErrAway)}
+			},
+			"no_companion", "", "no companion answers at h:7101: refused; i:7101: refused", "helios server",
+		},
 		"a companion that is away": {
 			func(p *Picture) {
-				p.Companions[2] = Companion{Member: p.Companions[2].Member, Err: errors.New("no answer within 5s")}
+				p.Companions[2] = Companion{Member: p.Companions[2].Member, Err: fmt.Errorf("%w: n3:7101: no answer within 5s", client.ErrAway)}
 			},
 			"unreachable_companion", "n3", "does not answer at n3:7101: no answer within 5s", "systemctl status helios",
 		},
@@ -128,16 +134,23 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 			"two_systems", "", "n3 are of 1", "helios reinit",
 		},
 		"a slot that is full": {
-			func(p *Picture) { p.Servers[0].Slots[1] = Slot{Name: "old", Status: "lost", Held: 20 << 30} },
-			"slot_full", "n1", "the WAL of slot old is gone: it held back 20 GB", "pg_drop_replication_slot('old')",
+			func(p *Picture) { p.Servers[0].Slots[1] = Slot{Name: "old", Status: "lost"} },
+			"slot_full", "n1", "the WAL of slot old is gone", "pg_drop_replication_slot('old')",
 		},
 		"a slot that will be full": {
 			func(p *Picture) { p.Servers[0].Slots[1] = Slot{Name: "old", Status: "unreserved", Held: 20 << 30} },
-			"slot_full", "n1", "the WAL of slot old is about to go", "pg_drop_replication_slot('old')",
+			"slot_full", "n1", "the WAL of slot old is about to go: it holds back 20 GB", "max_slot_wal_keep_size = '40960MB', and SELECT pg_reload_conf(); or, if nobody does, on n1: SELECT pg_drop_replication_slot('old')",
 		},
 		"a slot that nobody uses": {
 			func(p *Picture) { p.Servers[0].Slots[1] = Slot{Name: "old", Status: "extended", Held: 2 << 30} },
 			"slot_inactive", "n1", "nobody streams by slot old, and it holds back 2048 MB of WAL", "pg_drop_replication_slot('old')",
+		},
+		"a slot that nobody uses and that will be full": {
+			func(p *Picture) {
+				p.Servers[0].Settings["max_slot_wal_keep_size"] = "100"
+				p.Servers[0].Slots[1] = Slot{Name: "old", Status: "reserved", Held: 60 << 20}
+			},
+			"slot_inactive", "n1", "nobody streams by slot old, and it holds back 60 MB of WAL, of the 100 MB that", "pg_drop_replication_slot('old')",
 		},
 		"two primaries by their companions": {
 			func(p *Picture) { p.Companions[2].Sight = sight("primary", 0, 0) },
@@ -154,6 +167,13 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 		"an even number of voters": {
 			func(p *Picture) { p.Overview.Members[2].NonVoter = true },
 			"even_voters", "", "2 companions vote, an even number", "helios replicas add --witness NAME",
+		},
+		"an even number of voters, and a witness among them": {
+			func(p *Picture) {
+				p.Overview.Members = append(p.Overview.Members, failover.Member{Name: "w", Witness: true})
+				p.Overview.Bulletin.Nodes = append(p.Overview.Bulletin.Nodes, topology.Reported{Name: "w", Role: "witness", State: "up"})
+			},
+			"even_voters", "", "4 companions vote, an even number", "helios replicas remove w; or add another voter",
 		},
 		"one voter": {
 			func(p *Picture) { p.Overview.Members[1].NonVoter, p.Overview.Members[2].NonVoter = true, true },
@@ -172,6 +192,17 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 			func(p *Picture) { p.Overview.Leader.Name = "" },
 			"no_quorum", "", "2 of 3 votes are needed", "whether they reach each other: n1:7101, n2:7101, n3:7101",
 		},
+		"a companion that was started alone": {
+			func(p *Picture) {
+				p.Overview = &api.Overview{Companion: "n3", Bulletin: &topology.Bulletin{}}
+				p.Companions = nil
+			},
+			"no_quorum", "n3", "was just started, and hears from no other", "start the other companions",
+		},
+		"a companion that was taken out": {
+			func(p *Picture) { p.Overview.Companion, p.Overview.Leader.Name = "n4", "" },
+			"no_member", "n4", "is no member of the cluster: what it tells is old", "on n4 stop helios server, and then PostgreSQL",
+		},
 		"a member that was never heard of": {
 			func(p *Picture) { p.Overview.Bulletin.Nodes = p.Overview.Bulletin.Nodes[:2] },
 			"never_heard", "n3", "the leader has not heard of it", "helios replicas remove n3",
@@ -185,6 +216,14 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 				p.Overview.Bulletin.Nodes[1].State, p.Overview.Bulletin.Nodes[1].Reason = "down", "it exited"
 			},
 			"postgres_down", "n2", "its PostgreSQL is down: it exited", "journalctl",
+		},
+		"a replica that somebody has promoted": {
+			func(p *Picture) {
+				n := &p.Overview.Bulletin.Nodes[1]
+				n.Role, n.State, n.Timeline = "primary", "down", 4
+				p.Servers[1].Err = errors.New("connection refused")
+			},
+			"astray", "n2", "on timeline 4, and the cluster is only on 3", "move the data directory away",
 		},
 		"a replica that diverged": {
 			func(p *Picture) { p.Overview.Bulletin.Nodes[1].State = "diverged" },
@@ -244,7 +283,7 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 		},
 		"PostgreSQL was not asked": {
 			func(p *Picture) { p.Servers = nil },
-			"not_asked", "", "PostgreSQL itself was not asked", "--dsn",
+			"not_asked", "", "PostgreSQL itself was not asked", "helios doctor --dsn helios://postgres@n1:5432,n2:5432,n3:5432/postgres",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -315,5 +354,16 @@ func TestAServerIsRecognizedByWhenItStarted(t *testing.T) {
 	}
 	if found := p.Findings(); len(found) > 0 {
 		t.Errorf("Findings = %+v, want none", found)
+	}
+}
+
+func TestASecretIsNotTold(t *testing.T) {
+	p := well()
+	p.secrets = []string{"", "sesame"}
+	p.Servers[1].Err = errors.New("cannot parse `password=sesame`")
+	for _, f := range p.Findings() {
+		if want := "cannot parse `password=…`"; !strings.HasSuffix(f.What, want) {
+			t.Errorf("found %q, want %q at its end", f.What, want)
+		}
 	}
 }

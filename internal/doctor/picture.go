@@ -39,6 +39,8 @@ type Picture struct {
 	Companions []Companion   // of each member
 	Servers    []Server      // that were asked by SQL
 	Local      Local
+
+	secrets []string // that are not told
 }
 
 // A Companion is what one said of itself.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"slices"
 	"time"
 
 	"github.com/heliosdb/helios/failover"
@@ -24,6 +25,12 @@ type Overview struct {
 	Members    []failover.Member    `json:"members"`              // by name
 	Switchover *failover.Switchover `json:"switchover,omitempty"` // the one under way
 	Bulletin   *topology.Bulletin   `json:"bulletin,omitempty"`   // nil while none was heard
+}
+
+// IsStranger reports whether the companion that tells is none of the members that it
+// knows: it was taken out, and hears of nothing since.
+func (o *Overview) IsStranger() bool {
+	return len(o.Members) > 0 && !slices.ContainsFunc(o.Members, func(m failover.Member) bool { return m.Name == o.Companion })
 }
 
 // A Leader is the companion that leads the log.
