@@ -174,8 +174,10 @@ func (w *wiring) agent(l net.Listener, state func() *failover.State) (*agent.Age
 		role = certs.NodeName
 		hba = []string{"hostssl replication " + role + " all cert", "hostssl postgres " + role + " all cert", "hostssl all all all scram-sha-256"}
 	}
+	others := newCallers(w.dial, new(net.Dialer).DialContext).once()
 	return agent.New(agent.Config{
-		HBA: hba, Role: role, Certificates: w.cfg.TLS,
+		Around: func(ctx context.Context) agent.Around { return askAround(ctx, state(), w.cfg.Name, others) },
+		HBA:    hba, Role: role, Certificates: w.cfg.TLS,
 		Name: w.cfg.Name, DataDir: w.cfg.PGData, StateDir: w.cfg.State, State: state, Binaries: binaries,
 		Host: listen, Port: port, Superuser: w.cfg.Superuser,
 		Self: w.cfg.Member(), Listener: l, RelayAddr: w.cfg.Advertise, Relay: wal,

@@ -215,6 +215,9 @@ func (s *Server) handler() http.Handler {
 	peers.HandleFunc("POST "+pathReinit, on(func(ctx context.Context, _ epochCall) (empty, error) {
 		return empty{}, s.node.Reinit(ctx)
 	}))
+	peers.HandleFunc("POST "+pathKnown, on(func(context.Context, empty) (known, error) {
+		return knownOf(s.log.State()), nil
+	}))
 	peers.HandleFunc("GET "+pathPark, parked(s.closing))
 	all := http.NewServeMux()
 	all.Handle("/peer/", s.peersOnly(peers))

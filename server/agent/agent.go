@@ -60,6 +60,8 @@ type Agent struct {
 	back      bool           // the lease is not wanted before the server is well again
 	downSince time.Duration  // when the server ended
 	downSeq   uint64         // the last report before that
+	alone     string         // why a primary without a lease must not go on; "" if it may
+	withdrawn bool           // it was stopped for that reason, and has not been started since
 	elsewhere time.Duration  // since when another node is known to be primary; 0 if it is not
 	stoppedIn failover.Epoch // Stop was told in it
 	pointed   string         // primary_conninfo, as it was written last
@@ -152,6 +154,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	parts.Go(func() { a.watchEnd(ctx) })
 	parts.Go(func() { a.watchHealth(ctx) })
+	parts.Go(func() { a.watchLease(ctx) })
 	parts.Go(func() { a.reconcile(ctx) })
 	<-ctx.Done()
 	a.leave(context.WithoutCancel(ctx))

@@ -28,7 +28,7 @@ func (a *Agent) describe(numbered bool) failover.Report {
 		Node: a.cfg.Name, Run: a.run, Epoch: max(promised.newest(), a.as.Epoch), Term: a.as.Term, Number: a.as.Number,
 		Postgres: a.state, Reason: a.reason, SystemID: f.SystemID, Primary: f.SystemID != 0 && !f.Recovery, Timeline: f.Timeline,
 		LSN: f.LSN, ReplayLSN: f.Replay, StartedAt: f.StartedAt,
-		GivesBack: a.back, WantsLease: reign != 0 && reign >= promised.newest() && !a.back && runs, Gate: gated,
+		GivesBack: a.back, WantsLease: reign != 0 && reign >= promised.newest() && !a.back && runs && a.known, Gate: gated,
 	}
 	switch {
 	case !f.Recovery:

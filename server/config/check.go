@@ -161,8 +161,10 @@ func (c *Config) checkTuning() error {
 		}
 	}
 	switch {
-	case c.HardStopGrace < 0 || c.LagThreshold < 0:
-		return errors.New("hard_stop_grace, lag_threshold: must not be negative")
+	case c.HardStopGrace < 100*time.Millisecond:
+		return fmt.Errorf("hard_stop_grace: is %s; must be 100ms or more; fencing = relaxed is for a primary that is not stopped upon a suspicion", formatDuration(c.HardStopGrace))
+	case c.LagThreshold < 0:
+		return errors.New("lag_threshold: must not be negative")
 	case c.WALBufferSize < smallestBuffer:
 		return errors.New("wal_buffer_size: must be 1MB or more")
 	case c.WALBatchSize < smallestBatch || c.WALBatchSize > largestBatch:

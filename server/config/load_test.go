@@ -131,6 +131,7 @@ func TestWhatCannotBeIsRefusedWithItsKeyAndTheFix(t *testing.T) {
 		"port taken":         {"--name n1 --pgdata /x --postgres 127.0.0.1:7101", "", "postgres: is the companion's own address"},
 		"short lease":        {"--name n1 --pgdata /x --lease 100ms --health_check_interval 20ms", "", "lease: is 100ms; must be 250ms or more"},
 		"slow checks":        {"--name n1 --pgdata /x --lease 2s --health_check_interval 1s", "", "lease: is 2s; must be at least 4 times health_check_interval (1s), or a hung PostgreSQL is noticed later than a silent machine: raise lease to 4s"},
+		"no patience":        {"--name n1 --pgdata /x --hard_stop_grace 0", "", "hard_stop_grace: is 0; must be 100ms or more; fencing = relaxed is for a primary"},
 		"k":                  {"--name n1 --pgdata /x --k 0", "", "k: is 0; must be 1 or more"},
 		"min_replicas":       {"--name n1 --pgdata /x --min_replicas 2", "", "min_replicas: is 2; must be from 0 to k (1)"},
 		"batch":              {"--name n1 --pgdata /x --wal_batch_size 2MB", "", "wal_batch_size: must be from 8kB to 1MB"},
