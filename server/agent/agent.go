@@ -170,6 +170,9 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // adopt takes over a server that runs already.
 func (a *Agent) adopt(ctx context.Context) error {
+	if err := a.pg.AwaitTools(ctx); err != nil {
+		return err
+	}
 	if !exists(filepath.Join(a.cfg.DataDir, "PG_VERSION")) {
 		return nil
 	}
