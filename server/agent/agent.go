@@ -67,6 +67,7 @@ type Agent struct {
 	pointed   string         // primary_conninfo, as it was written last
 	misled    time.Duration  // since when the walreceiver is at another upstream than the own relay; 0 if it is not
 	requests  requests
+	rejoining rejoining
 	changed   chan struct{}
 }
 
@@ -112,7 +113,7 @@ func (a *Agent) makeRelay() error {
 	r.Acknowledge, r.Slot = relay.Policy{}, ""
 	r.Log = a.log
 	r.WALDir = cmp.Or(r.WALDir, filepath.Join(a.cfg.DataDir, "pg_wal"))
-	a.gate = &gate{clock: a.clock, lease: a.lease, settled: a.tell}
+	a.gate = &gate{clock: a.clock, lease: a.lease, settled: a.tell, confirmed: a.cfg.Metrics.GateConfirmed}
 	r.Gate = a.gate.confirm
 	made, err := relay.New(r)
 	if err != nil {

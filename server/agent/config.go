@@ -75,9 +75,28 @@ type Config struct {
 	HardStopGrace  time.Duration // how long a primary without a lease goes on that does not hear the others; 0 for 3 s
 	Fencing        string        // FencingStrict or FencingRelaxed
 
-	Log   *slog.Logger
-	Clock func() time.Duration // nil for Boottime
+	Metrics Metrics // nil for nobody who counts
+	Log     *slog.Logger
+	Clock   func() time.Duration // nil for Boottime
 }
+
+// Metrics count what happens. *api.Metrics does.
+type Metrics interface {
+	// GateConfirmed is WAL that the gate has confirmed after it waited for d.
+	GateConfirmed(d time.Duration)
+	// Rejoined is a server that streams again after d, by method: follow, rewind or
+	// reclone.
+	Rejoined(method string, d time.Duration)
+}
+
+// uncounted is for nobody.
+type uncounted struct{}
+
+// GateConfirmed implements Metrics.
+func (uncounted) GateConfirmed(time.Duration) {}
+
+// Rejoined implements Metrics.
+func (uncounted) Rejoined(string, time.Duration) {}
 
 // suspiciousInterval is how often PostgreSQL is asked that has not answered.
 const suspiciousInterval = 200 * time.Millisecond
@@ -93,6 +112,9 @@ func (c Config) withDefaults() Config {
 	c.Fencing = cmp.Or(c.Fencing, FencingStrict)
 	if c.Log == nil {
 		c.Log = slog.Default()
+	}
+	if c.Metrics == nil {
+		c.Metrics = uncounted{}
 	}
 	if c.Clock == nil {
 		c.Clock = Boottime

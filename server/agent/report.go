@@ -14,7 +14,13 @@ func (a *Agent) Picture() failover.Report { return a.describe(false) }
 
 // Report returns what the leader is to be told now. Its answer is known by its
 // number.
-func (a *Agent) Report() failover.Report { return a.describe(true) }
+func (a *Agent) Report() failover.Report {
+	r := a.describe(true)
+	if r.Streaming {
+		a.streams()
+	}
+	return r
+}
 
 // describe numbers a report in the moment in which it says what it does: a lease that
 // was given back later is not granted by it.
