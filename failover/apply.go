@@ -119,7 +119,7 @@ func (s *State) leave(name string) error {
 
 // settle changes the settings. Leases of the old length may still be out there.
 func (s *State) settle(to Settings) error {
-	if err := to.check(); err != nil {
+	if err := to.Check(); err != nil {
 		return err
 	}
 	s.LongestLease = max(s.LongestLease, to.Lease)
@@ -355,23 +355,6 @@ func (t Timing) plus(u Timing) Timing {
 		Detect: t.Detect + u.Detect, Fence: t.Fence + u.Fence, Seal: t.Seal + u.Seal,
 		Elect: t.Elect + u.Elect, Promote: t.Promote + u.Promote,
 	}
-}
-
-// check says why the settings make no sense.
-func (t Settings) check() error {
-	switch {
-	case t.Mode != Async && t.Mode != Semisync:
-		return fmt.Errorf("replication_mode is %s or %s, not %q", Async, Semisync, t.Mode)
-	case t.K < 1:
-		return fmt.Errorf("k is %d, and a commit of %s waits for one standby at least", t.K, Semisync)
-	case t.MinReplicas < 0 || t.MinReplicas > t.K:
-		return fmt.Errorf("min_replicas is %d, and has to be from 0 to k, which is %d", t.MinReplicas, t.K)
-	case t.Lease < 100*time.Millisecond:
-		return fmt.Errorf("a lease of %v is shorter than what a busy machine sleeps", t.Lease)
-	case t.SealBudget <= 0 || t.PromoteBudget <= 0 || t.StopBudget <= 0:
-		return errors.New("every budget is longer than nothing")
-	}
-	return nil
 }
 
 // Check says which of the invariants s breaks; nil if none. What Apply returns breaks none.

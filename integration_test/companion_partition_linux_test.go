@@ -90,12 +90,14 @@ func TestAFlappingNetworkLosesNothing(t *testing.T) {
 	d := startDivided(t, semisyncFlag)
 	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
+	before := d.k.ledger.Acks()
 	for range 8 {
 		d.strike(func(n *netns.Network) error { return n.Cut(d.primary.Name, d.leader.Name, d.standby.Name) })
 		<-tick.C
 		d.heal()
 		<-tick.C
 	}
+	t.Logf("FIGURES %d writes acknowledged while it flapped", d.k.ledger.Acks()-before)
 	d.healed("flapping every 300ms, semisync")
 	if b := awaitBulletin(t, d.c, "there is a primary", companions.NewPrimary("")); b.Epoch > d.epoch+3 {
 		t.Errorf("%d epochs have begun while the network flapped, want at most 3", b.Epoch-d.epoch)

@@ -30,6 +30,7 @@ const (
 	pathJoin    = "/peer/join"
 	pathOrder   = "/peer/order"
 	pathReinit  = "/peer/reinit"
+	pathKnown   = "/peer/known"
 	pathPark    = "/peer/park"
 )
 
@@ -73,6 +74,13 @@ func newCallers(config *tls.Config, dial func(ctx context.Context, network, addr
 		IdleConnTimeout:     time.Minute,
 		DisableCompression:  true,
 	}}}
+}
+
+// once returns callers that make a connection for each call.
+func (c *callers) once() *callers {
+	transport := c.client.Transport.(*http.Transport).Clone()
+	transport.DisableKeepAlives = true
+	return &callers{scheme: c.scheme, client: &http.Client{Transport: transport}}
 }
 
 func (c *callers) close() { c.client.CloseIdleConnections() }

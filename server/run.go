@@ -18,6 +18,7 @@ import (
 	"github.com/heliosdb/helios/internal/certs"
 	"github.com/heliosdb/helios/internal/pgctl"
 	"github.com/heliosdb/helios/server/agent"
+	"github.com/heliosdb/helios/server/api"
 	"github.com/heliosdb/helios/server/config"
 	"github.com/heliosdb/helios/wal/relay"
 )
@@ -74,7 +75,7 @@ func (c *companion) close() error {
 
 // assemble makes a companion, and begins nothing but the consensus.
 func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (*companion, error) {
-	w := wiring{cfg: cfg, log: log.With("node", cfg.Name)}
+	w := wiring{cfg: cfg, log: log.With("node", cfg.Name), metrics: api.NewMetrics()}
 	if err := w.secrets(); err != nil {
 		return nil, err
 	}
@@ -95,7 +96,7 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (*compan
 	}
 	c.server = New(Config{
 		Self: cfg.Member(), Join: cfg.Join, Settings: cfg.Settings, Interval: cfg.LagMonitorInterval,
-		TLS: w.serve, PeerTLS: w.dial, Insecure: cfg.Insecure, Token: w.token, ReadToken: w.readToken, LagThreshold: cfg.LagThreshold, Log: w.log,
+		TLS: w.serve, PeerTLS: w.dial, Insecure: cfg.Insecure, Token: w.token, ReadToken: w.readToken, LagThreshold: cfg.LagThreshold, Metrics: w.metrics, Log: w.log,
 	}, listeners, c.log, node)
 	return c, nil
 }
@@ -108,6 +109,7 @@ type wiring struct {
 	dial  *tls.Config
 
 	token, readToken string
+	metrics          *api.Metrics
 }
 
 // secrets reads what is secret.
@@ -174,14 +176,16 @@ func (w *wiring) agent(l net.Listener, state func() *failover.State) (*agent.Age
 		role = certs.NodeName
 		hba = []string{"hostssl replication " + role + " all cert", "hostssl postgres " + role + " all cert", "hostssl all all all scram-sha-256"}
 	}
+	others := newCallers(w.dial, new(net.Dialer).DialContext).once()
 	return agent.New(agent.Config{
-		HBA: hba, Role: role, Certificates: w.cfg.TLS,
+		Around: func(ctx context.Context) agent.Around { return askAround(ctx, state(), w.cfg.Name, others) },
+		HBA:    hba, Role: role, Certificates: w.cfg.TLS,
 		Name: w.cfg.Name, DataDir: w.cfg.PGData, StateDir: w.cfg.State, State: state, Binaries: binaries,
 		Host: listen, Port: port, Superuser: w.cfg.Superuser,
 		Self: w.cfg.Member(), Listener: l, RelayAddr: w.cfg.Advertise, Relay: wal,
 		PeerConn: w.peer, Conninfo: w.conninfo(),
 		HealthInterval: w.cfg.HealthCheckInterval, HealthTimeout: w.cfg.HealthCheckTimeout, HardStopGrace: w.cfg.HardStopGrace,
-		Fencing: string(w.cfg.Fencing), Log: w.log,
+		Fencing: string(w.cfg.Fencing), Metrics: w.metrics, Log: w.log,
 	})
 }
 

@@ -39,6 +39,9 @@ type Config struct {
 	// do not say; 0 for as far as it likes.
 	LagThreshold time.Duration
 
+	// Metrics are what the node counts; nil for a companion whose node counts nothing.
+	Metrics *api.Metrics
+
 	// Dial opens connections to other companions; nil for TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	Log  *slog.Logger // nil for slog.Default
@@ -109,7 +112,7 @@ func New(cfg Config, listeners *Listeners, log Membership, node Node) *Server {
 	}
 	s.api = api.New(api.Config{
 		Cluster: s, Token: cfg.Token, ReadToken: cfg.ReadToken, ClientCerts: cfg.TLS != nil,
-		LagThreshold: cfg.LagThreshold, Log: cfg.Log,
+		LagThreshold: cfg.LagThreshold, Metrics: cfg.Metrics, Log: cfg.Log,
 	})
 	edit := &editor{s: s}
 	s.conductor = &conductor{
@@ -214,6 +217,9 @@ func (s *Server) handler() http.Handler {
 	}))
 	peers.HandleFunc("POST "+pathReinit, on(func(ctx context.Context, _ epochCall) (empty, error) {
 		return empty{}, s.node.Reinit(ctx)
+	}))
+	peers.HandleFunc("POST "+pathKnown, on(func(context.Context, empty) (known, error) {
+		return knownOf(s.log.State()), nil
 	}))
 	peers.HandleFunc("GET "+pathPark, parked(s.closing))
 	all := http.NewServeMux()

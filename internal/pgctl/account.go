@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -228,11 +229,31 @@ func (a account) output(ctx context.Context, program string, args ...string) (st
 
 // run is output that returns what the program said on standard error, too.
 func (a account) run(ctx context.Context, program string, args ...string) (printed, said string, err error) {
+	return runCommand(ctx, a.command(ctx, program, args...))
+}
+
+// command makes the command of a program that runs as the server's user until ctx ends.
+func (a account) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
 	a.prepare(cmd)
+	cmd.WaitDelay = time.Second // a child of a killed tool may hold the pipes
+	return cmd
+}
+
+// runMortal is runCommand of a program that is told to end when this process is gone,
+// where the system can do that. It means the end of the thread which has started it,
+// so that one is kept.
+func runMortal(ctx context.Context, cmd *exec.Cmd) (printed, said string, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	dieWithParent(cmd.SysProcAttr, syscall.SIGTERM) // upon which initdb tidies up
+	return runCommand(ctx, cmd)
+}
+
+// runCommand runs cmd to its end.
+func runCommand(ctx context.Context, cmd *exec.Cmd) (printed, said string, err error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.WaitDelay = time.Second // a child of a killed tool may hold the pipes
 	waited.RLock()
 	err = cmd.Run()
 	waited.RUnlock()
@@ -241,7 +262,7 @@ func (a account) run(ctx context.Context, program string, args ...string) (print
 		return "", said, context.Cause(ctx)
 	}
 	if err != nil {
-		return "", said, fmt.Errorf("%s: %w: %s", filepath.Base(program), err, said)
+		return "", said, fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, said)
 	}
 	return stdout.String(), said, nil
 }

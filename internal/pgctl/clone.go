@@ -46,7 +46,7 @@ func (i *Instance) CloneFrom(ctx context.Context, conninfo string) error {
 
 // baseBackup leaves nothing behind when it fails, as pg_basebackup promises.
 func (i *Instance) baseBackup(ctx context.Context, conninfo string) error {
-	_, err := i.user.output(ctx, i.cfg.Binaries.Program("pg_basebackup"), "--pgdata", i.cfg.Dir, "--dbname", conninfo,
+	_, err := i.tool(ctx, "", "pg_basebackup", "--pgdata", i.cfg.Dir, "--dbname", conninfo,
 		"--wal-method", "stream", "--checkpoint", "fast", "--no-sync")
 	return err
 }
@@ -63,7 +63,7 @@ func (i *Instance) Rewind(ctx context.Context, conninfo string) error {
 	if i.Running() {
 		return i.failed(errRunning)
 	}
-	_, err := i.user.output(ctx, i.cfg.Binaries.Program("pg_rewind"), "--target-pgdata", i.cfg.Dir,
+	_, err := i.tool(ctx, "", "pg_rewind", "--target-pgdata", i.cfg.Dir,
 		"--source-server", conninfo, "--no-sync")
 	return i.failed(err)
 }

@@ -163,6 +163,9 @@ func (i *Instance) Connect(ctx context.Context) (*pgx.Conn, error) {
 func (i *Instance) Init(ctx context.Context) error {
 	i.control.Lock()
 	defer i.control.Unlock()
+	if err := i.AwaitTools(ctx); err != nil {
+		return err
+	}
 	if err := i.user.mkdir(i.cfg.Dir); err != nil {
 		return i.failed(err)
 	}
@@ -181,7 +184,7 @@ func (i *Instance) Init(ctx context.Context) error {
 		defer os.Remove(file) //nolint:errcheck // it is in a directory that the caller removes
 		args = append(args, "--auth-host", "scram-sha-256", "--pwfile", file)
 	}
-	_, err := i.user.output(ctx, i.cfg.Binaries.Program("initdb"), args...)
+	_, err := i.tool(ctx, "", "initdb", args...)
 	return i.failed(err)
 }
 

@@ -71,6 +71,12 @@ func initialise(ctx context.Context, t testing.TB, i *Instance) {
 }
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(toolParent); dir != "" {
+		if err := runTool(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "a tool:", err)
+		}
+		os.Exit(1)
+	}
 	code := m.Run()
 	if templateDir != "" {
 		_ = os.RemoveAll(templateDir)

@@ -10,9 +10,9 @@ import (
 	"syscall"
 )
 
-// dieWithParent asks the kernel for an immediate shutdown (SIGQUIT) of the
-// server when this process is gone, however it went.
-func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGQUIT }
+// dieWithParent asks the kernel to send sig when this process is gone, however it
+// went: or rather the thread that starts the child.
+func dieWithParent(attr *syscall.SysProcAttr, sig syscall.Signal) { attr.Pdeathsig = sig }
 
 // processTree returns root and all that descend from it, root first. A process
 // that ends meanwhile is left out.

@@ -10,7 +10,7 @@ import (
 )
 
 // dieWithParent does nothing: only Linux has a signal for the death of a parent.
-func dieWithParent(*syscall.SysProcAttr) {}
+func dieWithParent(*syscall.SysProcAttr, syscall.Signal) {}
 
 // processTree returns root and all that descend from it, root first. A process
 // that ends meanwhile is left out.

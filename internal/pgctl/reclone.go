@@ -54,7 +54,7 @@ func (i *Instance) replaceByClone(ctx context.Context, opt RejoinOptions, s sour
 	if log, err := filepath.EvalSymlinks(filepath.Join(i.cfg.Dir, "pg_wal")); err == nil && filepath.Dir(log) != resolved(i.cfg.Dir) {
 		args = append(args, "--waldir", fmt.Sprintf("%s.%s-%d", log, i.cfg.Name, time.Now().Unix()))
 	}
-	if _, err := i.user.withPassword(opt.Password).output(ctx, i.cfg.Binaries.Program("pg_basebackup"), args...); err != nil {
+	if _, err := i.tool(ctx, opt.Password, "pg_basebackup", args...); err != nil {
 		return "", errors.Join(err, os.RemoveAll(copied))
 	}
 	if err := i.furnish(copied, s, was); err != nil {

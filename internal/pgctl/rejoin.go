@@ -39,6 +39,9 @@ func (i *Instance) localData(ctx context.Context) (LocalData, error) {
 	if i.Running() {
 		return LocalData{}, errRunning
 	}
+	if err := i.AwaitTools(ctx); err != nil {
+		return LocalData{}, err
+	}
 	if err := i.finishClone(); err != nil {
 		return LocalData{}, err
 	}
@@ -220,6 +223,9 @@ func (i *Instance) becomeReplica(ctx context.Context, opt RejoinOptions) (Rejoin
 	defer i.control.Unlock()
 	if i.Running() {
 		return Rejoined{}, errRunning
+	}
+	if err := i.AwaitTools(ctx); err != nil {
+		return Rejoined{}, err
 	}
 	if err := i.restoreOwnFiles(); err != nil {
 		return Rejoined{}, err

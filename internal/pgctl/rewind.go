@@ -84,7 +84,7 @@ func (i *Instance) rewindFiles(ctx context.Context, opt RejoinOptions, s source,
 	if err := i.setBroken(true); err != nil {
 		return err
 	}
-	_, said, err := i.user.withPassword(opt.Password).run(ctx, i.cfg.Binaries.Program("pg_rewind"), "--target-pgdata", i.cfg.Dir,
+	said, err := i.tool(ctx, opt.Password, "pg_rewind", "--target-pgdata", i.cfg.Dir,
 		"--source-server", opt.Source, "--no-ensure-shutdown", "--progress")
 	if err != nil {
 		// What comes before this line only looks.
@@ -125,7 +125,7 @@ func (i *Instance) recoverAlone(ctx context.Context, was LocalData) error {
 		return err
 	}
 	args = append(append([]string{"--single", "-F"}, args...), "template1")
-	if _, err := i.user.output(ctx, i.cfg.Binaries.Program("postgres"), args...); err != nil {
+	if _, err := i.tool(ctx, "", "postgres", args...); err != nil {
 		if ctx.Err() != nil {
 			return err
 		}

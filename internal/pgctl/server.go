@@ -54,6 +54,9 @@ func (i *Instance) Start(ctx context.Context) error {
 	if i.Running() {
 		return i.failed(errRunning)
 	}
+	if err := i.AwaitTools(ctx); err != nil {
+		return err
+	}
 	from, err := i.launch()
 	if err != nil {
 		return i.failed(err)
@@ -130,7 +133,7 @@ func (i *Instance) startServer(cmd *exec.Cmd) (*process, error) {
 		}
 		return startDetached(cmd)
 	}
-	dieWithParent(cmd.SysProcAttr)
+	dieWithParent(cmd.SysProcAttr, Immediate.signal())
 	return startProcess(cmd)
 }
 

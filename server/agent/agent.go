@@ -60,11 +60,14 @@ type Agent struct {
 	back      bool           // the lease is not wanted before the server is well again
 	downSince time.Duration  // when the server ended
 	downSeq   uint64         // the last report before that
+	alone     string         // why a primary without a lease must not go on; "" if it may
+	withdrawn bool           // it was stopped for that reason, and has not been started since
 	elsewhere time.Duration  // since when another node is known to be primary; 0 if it is not
 	stoppedIn failover.Epoch // Stop was told in it
 	pointed   string         // primary_conninfo, as it was written last
 	misled    time.Duration  // since when the walreceiver is at another upstream than the own relay; 0 if it is not
 	requests  requests
+	rejoining rejoining
 	changed   chan struct{}
 }
 
@@ -110,7 +113,7 @@ func (a *Agent) makeRelay() error {
 	r.Acknowledge, r.Slot = relay.Policy{}, ""
 	r.Log = a.log
 	r.WALDir = cmp.Or(r.WALDir, filepath.Join(a.cfg.DataDir, "pg_wal"))
-	a.gate = &gate{clock: a.clock, lease: a.lease, settled: a.tell}
+	a.gate = &gate{clock: a.clock, lease: a.lease, settled: a.tell, confirmed: a.cfg.Metrics.GateConfirmed}
 	r.Gate = a.gate.confirm
 	made, err := relay.New(r)
 	if err != nil {
@@ -152,6 +155,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	parts.Go(func() { a.watchEnd(ctx) })
 	parts.Go(func() { a.watchHealth(ctx) })
+	parts.Go(func() { a.watchLease(ctx) })
 	parts.Go(func() { a.reconcile(ctx) })
 	<-ctx.Done()
 	a.leave(context.WithoutCancel(ctx))
@@ -167,6 +171,9 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // adopt takes over a server that runs already.
 func (a *Agent) adopt(ctx context.Context) error {
+	if err := a.pg.AwaitTools(ctx); err != nil {
+		return err
+	}
 	if !exists(filepath.Join(a.cfg.DataDir, "PG_VERSION")) {
 		return nil
 	}

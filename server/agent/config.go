@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,7 +24,8 @@ const (
 	FencingStrict = "strict"
 	// FencingRelaxed takes the gate off at an orderly end of the companion, so that
 	// commits go on while it restarts, and puts it back at its start. Meanwhile
-	// nothing holds back a primary that was left behind.
+	// nothing holds back a primary that was left behind. Nor is a primary stopped that
+	// hears of nobody, before it hears of another one.
 	FencingRelaxed = "relaxed"
 )
 
@@ -61,18 +63,40 @@ type Config struct {
 	// State returns what the log has come to, for whom else WAL can be had from and
 	// which timelines were ever those of the cluster; nil if nobody knows.
 	State func() *failover.State
+	// Around asks all other companions that vote what they know. A primary without a
+	// lease is stopped by what comes of it; nil never stops one.
+	Around func(ctx context.Context) Around
 	// Conninfo is what primary_conninfo has besides hosts, ports and the
 	// application_name: the user, and what it takes to log in and to speak TLS.
 	Conninfo string
 
 	HealthInterval time.Duration // health_check_interval: how often PostgreSQL is asked
 	HealthTimeout  time.Duration // health_check_timeout: how long it has to answer
-	HardStopGrace  time.Duration // how long a primary that another one has replaced has to be gone by itself
+	HardStopGrace  time.Duration // how long a primary without a lease goes on that does not hear the others; 0 for 3 s
 	Fencing        string        // FencingStrict or FencingRelaxed
 
-	Log   *slog.Logger
-	Clock func() time.Duration // nil for Boottime
+	Metrics Metrics // nil for nobody who counts
+	Log     *slog.Logger
+	Clock   func() time.Duration // nil for Boottime
 }
+
+// Metrics count what happens. *api.Metrics does.
+type Metrics interface {
+	// GateConfirmed is WAL that the gate has confirmed after it waited for d.
+	GateConfirmed(d time.Duration)
+	// Rejoined is a server that streams again after d, by method: follow, rewind or
+	// reclone.
+	Rejoined(method string, d time.Duration)
+}
+
+// uncounted is for nobody.
+type uncounted struct{}
+
+// GateConfirmed implements Metrics.
+func (uncounted) GateConfirmed(time.Duration) {}
+
+// Rejoined implements Metrics.
+func (uncounted) Rejoined(string, time.Duration) {}
 
 // suspiciousInterval is how often PostgreSQL is asked that has not answered.
 const suspiciousInterval = 200 * time.Millisecond
@@ -84,10 +108,13 @@ func (c Config) withDefaults() Config {
 	c.Conninfo = cmp.Or(c.Conninfo, "user="+c.Superuser)
 	c.HealthInterval = cmp.Or(c.HealthInterval, time.Second)
 	c.HealthTimeout = cmp.Or(c.HealthTimeout, time.Second)
-	c.HardStopGrace = cmp.Or(c.HardStopGrace, 1500*time.Millisecond)
+	c.HardStopGrace = cmp.Or(c.HardStopGrace, 3*time.Second)
 	c.Fencing = cmp.Or(c.Fencing, FencingStrict)
 	if c.Log == nil {
 		c.Log = slog.Default()
+	}
+	if c.Metrics == nil {
+		c.Metrics = uncounted{}
 	}
 	if c.Clock == nil {
 		c.Clock = Boottime

@@ -21,6 +21,8 @@ type view struct {
 	unproven  bool // its log may be that of a primary which never was ready
 	anew      bool // an operator wants the data directory made anew
 	stopped   bool // was stopped because the leader of this epoch said so
+	alone     bool // a primary that must not go on without a lease
+	withdrawn bool // was stopped for that reason
 	answered  bool // as answers a report that told that the server does not run
 	downFor   time.Duration
 	fencedFor time.Duration // since an assignment first told that another node is primary
@@ -37,6 +39,7 @@ const (
 	stepStartPrimary step = "start as primary" // it crashed, and nobody took over
 	stepStartStandby step = "start as standby" // of nobody yet
 	stepHardStop     step = "stop hard"        // another node is primary
+	stepWithdraw     step = "withdraw"         // another node may be it
 	stepRejoin       step = "rejoin"           // become a standby of the primary by whatever it takes
 	stepClone        step = "clone"            // by an operator's wish
 )
@@ -48,6 +51,8 @@ const restartPatience = 500 * time.Millisecond
 // decide returns what is to be done next. It changes nothing, and asks nobody.
 func decide(v view) step {
 	switch {
+	case v.assigned && v.alone && v.running && v.known && !v.standby:
+		return stepWithdraw // whatever it was told last
 	case !v.assigned, v.as.Epoch < v.promise.newest():
 		return stepNone // the leader has not spoken, or does not know yet what was promised
 	case !v.data:
@@ -80,7 +85,7 @@ func decidePrimary(v view) step {
 		return stepReign
 	case v.running || v.standby || v.as.Phase != failover.PhaseReady:
 		return stepNone // until it is told to promote
-	case v.promise.Reign == v.as.Epoch && v.answered && v.downFor >= restartPatience:
+	case v.promise.Reign == v.as.Epoch && v.answered && (v.withdrawn || v.downFor >= restartPatience):
 		return stepStartPrimary
 	default:
 		return stepNone

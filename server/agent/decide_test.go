@@ -22,6 +22,8 @@ func TestTheNextStep(t *testing.T) {
 	down := func(v *view) { v.running, v.known = false, false }
 	primary := func(v *view) { v.standby = false }
 	reigned := func(epoch failover.Epoch) func(*view) { return func(v *view) { v.promise.Reign = epoch } }
+	alone := func(v *view) { v.alone = true }
+	withdrawn := func(v *view) { v.withdrawn = true }
 	told := func(v *view) { v.answered, v.downFor = true, restartPatience }
 	for name, tt := range map[string]struct {
 		edit []func(*view)
@@ -46,6 +48,14 @@ func TestTheNextStep(t *testing.T) {
 		"nor before its promotion":                              {[]func(*view){elected(3, "n1"), primary, down, reigned(2), told}, stepNone},
 		"and once another is elected it waits for that one":     {[]func(*view){elected(3, "n2"), primary, down, reigned(2), told}, stepNone},
 		"and comes back when that one is ready":                 {[]func(*view){ready(3, "n2"), primary, down, reigned(2), told}, stepRejoin},
+		"a primary that is outvoted is stopped for now":         {[]func(*view){ready(2, "n1"), primary, reigned(2), alone}, stepWithdraw},
+		"in a fenced epoch, too":                                {[]func(*view){fenced(3), primary, reigned(2), alone}, stepWithdraw},
+		"and when a newer one was sealed":                       {[]func(*view){ready(2, "n1"), primary, reigned(2), alone, func(v *view) { v.promise.Sealed = 3 }}, stepWithdraw},
+		"but never before the leader has spoken":                {[]func(*view){ready(2, "n1"), primary, alone, func(v *view) { v.assigned = false }}, stepNone},
+		"and no standby":                                        {[]func(*view){ready(2, "n2"), alone}, stepFollow},
+		"one that was stopped waits until the leader speaks":    {[]func(*view){ready(2, "n1"), primary, down, reigned(2), withdrawn}, stepNone},
+		"and then is started at once":                           {[]func(*view){ready(2, "n1"), primary, down, reigned(2), withdrawn, func(v *view) { v.answered = true }}, stepStartPrimary},
+		"or as a standby of who was elected meanwhile":          {[]func(*view){ready(3, "n2"), primary, down, reigned(2), withdrawn, told}, stepRejoin},
 		"a primary that was replaced is stopped":                {[]func(*view){ready(3, "n2"), primary, reigned(2)}, stepHardStop},
 		"as soon as another is elected":                         {[]func(*view){elected(3, "n2"), primary, reigned(2)}, stepHardStop},
 		"one that reigns in the same epoch only after a grace":  {[]func(*view){ready(2, "n2"), primary, reigned(2)}, stepNone},

@@ -9,6 +9,9 @@
 //
 //   - Nothing is done to the server before the first assignment of the leader
 //     that came after this agent's start. A server found running stays as it is.
+//   - A primary whose lease has ended is stopped when there may be another one: if
+//     somebody knows one, or so many voters have not been heard for a while that they
+//     may have elected one.
 //   - A commit is acknowledged only while the lease holds. The lease counts from
 //     the moment the report that asked for it was sent, on a clock that goes on
 //     while the machine sleeps, and is looked at right before PostgreSQL is told.

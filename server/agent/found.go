@@ -22,6 +22,9 @@ func (a *Agent) Found(ctx context.Context) (failover.Found, error) {
 		return failover.Found{}, err
 	}
 	defer a.put()
+	if err := a.pg.AwaitTools(ctx); err != nil {
+		return failover.Found{}, err
+	}
 	fresh := !exists(filepath.Join(a.cfg.DataDir, "PG_VERSION"))
 	if fresh {
 		if err := a.make(ctx); err != nil {
@@ -181,6 +184,9 @@ func (a *Agent) CloneFrom(ctx context.Context, m failover.Member) error {
 		return err
 	}
 	defer a.put()
+	if err := a.pg.AwaitTools(ctx); err != nil {
+		return err
+	}
 	if exists(filepath.Join(a.cfg.DataDir, "PG_VERSION")) {
 		return fmt.Errorf("agent: %s holds a server already", a.cfg.DataDir)
 	}

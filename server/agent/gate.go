@@ -25,6 +25,8 @@ type gate struct {
 	standbys quorum
 	settled  func() // called when K of a new set have what was confirmed without them
 
+	confirmed func(waited time.Duration) // called when some WAL was confirmed; nil for nobody
+
 	mu        sync.Mutex
 	local     string             // the local server, as the relay names it
 	epoch     failover.Epoch     // whose primary the local server is; 0 if it is none
@@ -36,6 +38,15 @@ type gate struct {
 	unsettled bool               // K of set did not have everything up to there when that was looked at last
 	told      relay.Confirmation // on timeline; it never goes back
 	on        wal.Timeline
+	waits     mark    // what is waited for to be confirmed, to know how long it takes
+	counted   wal.LSN // up to where that is known
+}
+
+// A mark is where the WAL ended at some time. One at a time is enough to know how long
+// WAL waits.
+type mark struct {
+	end wal.LSN // 0 if there is none
+	at  time.Duration
 }
 
 // confirm is Config.Gate of the relay: everything that has arrived, or what K of
@@ -43,9 +54,13 @@ type gate struct {
 // primary is told anything: a relay of another node that has come to the primary's
 // own walsender would else release the commits that wait there.
 func (g *gate) confirm(q relay.Question) relay.Confirmation {
+	arrived := g.clock()
 	told, settled := g.decide(q)
 	if settled {
 		g.settled()
+	}
+	if waited, ok := g.measure(q.Head, told.Flush, arrived); ok && g.confirmed != nil {
+		g.confirmed(waited)
 	}
 	return told
 }
@@ -58,7 +73,7 @@ func (g *gate) decide(q relay.Question) (told relay.Confirmation, settled bool) 
 		return relay.Confirmation{}, false
 	}
 	if q.Timeline != g.on {
-		g.on, g.told = q.Timeline, relay.Confirmation{}
+		g.on, g.told, g.waits, g.counted = q.Timeline, relay.Confirmation{}, mark{}, 0
 	}
 	next, may := g.allowsLocked(q)
 	if may && g.unsettled && next.Flush >= g.changed {
@@ -72,6 +87,28 @@ func (g *gate) decide(q relay.Question) (told relay.Confirmation, settled bool) 
 		Write: max(g.told.Write, next.Write), Flush: max(g.told.Flush, next.Flush), Apply: max(g.told.Apply, next.Apply),
 	}
 	return g.told, settled
+}
+
+// measure returns how long the WAL that is looked at has waited, if it is confirmed by
+// now. What is looked at next is head, which was there at arrived.
+func (g *gate) measure(head, confirmed wal.LSN, arrived time.Duration) (waited time.Duration, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.epoch == 0 {
+		g.waits = mark{}
+		return 0, false
+	}
+	if g.waits.end == 0 && head > g.counted {
+		g.waits = mark{head, arrived}
+	}
+	if g.waits.end == 0 || confirmed < g.waits.end {
+		return 0, false
+	}
+	waited, g.counted, g.waits = g.clock()-g.waits.at, confirmed, mark{}
+	if head > confirmed {
+		g.waits = mark{head, arrived}
+	}
+	return waited, true
 }
 
 // allowsLocked returns what may be confirmed while the lease holds, and false if

@@ -34,6 +34,38 @@ type testNode struct {
 	lag    atomic.Int64 // added to the clock of the agent, in nanoseconds
 	stop   context.CancelFunc
 	done   sync.WaitGroup
+	counts counts
+}
+
+// counts are what a node has counted.
+type counts struct {
+	mu     sync.Mutex
+	waited []time.Duration // at the gate
+	back   []string        // how it was made a standby
+}
+
+// GateConfirmed implements Metrics.
+func (c *counts) GateConfirmed(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waited = append(c.waited, d)
+}
+
+// Rejoined implements Metrics.
+func (c *counts) Rejoined(method string, d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.back = append(c.back, method); d <= 0 {
+		panic(fmt.Sprintf("streams again after %v", d))
+	}
+}
+
+// read returns the longest wait at the gate, how many there were, and how the node was
+// made a standby each time.
+func (c *counts) read() (longest time.Duration, confirmed int, back []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Max(append([]time.Duration{0}, c.waited...)), len(c.waited), slices.Clone(c.back)
 }
 
 // A team is some nodes, and a leader that does what the test says.
@@ -104,6 +136,7 @@ func (m *team) add(name string, edit ...func(*Config)) *testNode {
 		Clock: func() time.Duration { return Boottime() + time.Duration(n.lag.Load()) },
 		Log:   slog.New(slog.NewTextHandler(testLog{m.t, name}, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
+	n.cfg.Metrics = &n.counts
 	for _, e := range edit {
 		e(&n.cfg)
 	}

@@ -33,7 +33,7 @@ func (a *Agent) watchEnd(ctx context.Context) {
 // begun notes that there is a server: one was started or adopted.
 func (a *Agent) begun() {
 	a.mu.Lock()
-	a.state, a.reason, a.known, a.diverged = failover.ServerStarting, "", false, false
+	a.state, a.reason, a.known, a.diverged, a.withdrawn = failover.ServerStarting, "", false, false, false
 	a.mu.Unlock()
 	poke(a.started)
 	poke(a.look)
@@ -48,11 +48,12 @@ func (a *Agent) ended(ctx context.Context) {
 	now := a.clock()
 	a.lease.GiveBack(now)
 	a.mu.Lock()
-	if a.state != failover.ServerHung {
+	if a.state != failover.ServerHung && !a.withdrawn {
 		a.reason = "the postmaster has ended"
 	}
-	a.state, a.known, a.back = failover.ServerDown, false, true
-	a.downSince, a.downSeq = now, a.requests.seq
+	// One that has withdrawn wants its lease again: nobody need take over.
+	a.state, a.known, a.back = failover.ServerDown, false, !a.withdrawn
+	a.downSince, a.downSeq, a.alone = now, a.requests.seq, ""
 	a.tellLocked()
 	a.mu.Unlock()
 	a.probing.drop()

@@ -68,7 +68,7 @@ func (a *Agent) view() view {
 	v := view{
 		me: a.cfg.Name, promise: promised, assigned: a.assigned, as: a.as, data: data,
 		standby: signal, running: running, known: a.known, diverged: a.diverged, unproven: unproven,
-		anew:    a.anew.Load(),
+		anew: a.anew.Load(), alone: a.alone != "", withdrawn: a.withdrawn,
 		stopped: a.stoppedIn != 0 && a.stoppedIn == a.as.Epoch, answered: a.as.Run == a.run && a.as.Seq > a.downSeq,
 		grace: a.cfg.HardStopGrace,
 	}
@@ -101,6 +101,8 @@ func (a *Agent) perform(ctx context.Context, s step, as failover.Assignment) err
 		return a.start(ctx)
 	case stepHardStop:
 		return a.hardStop(ctx, as)
+	case stepWithdraw:
+		return a.withdraw(ctx)
 	case stepRejoin:
 		return a.rejoin(ctx, as)
 	case stepClone:

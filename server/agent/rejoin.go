@@ -57,10 +57,29 @@ func (a *Agent) become(ctx context.Context, as failover.Assignment, from pgctl.R
 	}
 	a.mu.Lock()
 	a.pointed, a.diverged = opt.Primary, false
+	a.rejoining = rejoining{string(done.Rung), began}
 	a.mu.Unlock()
 	a.log.InfoContext(ctx, "the server is a standby", "of", as.Primary.Name, "by", string(done.Rung), "was", done.Was.Position,
 		"fork", done.Fork, "diverged", done.Diverged, "kept", done.Archived, "took", (a.clock() - began).Round(time.Millisecond))
 	return a.startedOr(nil)
+}
+
+// rejoining is how the server was made a standby that has not been seen to stream yet,
+// and since when.
+type rejoining struct {
+	by    string // "" if there is nothing to wait for
+	began time.Duration
+}
+
+// streams counts a server that streams again.
+func (a *Agent) streams() {
+	a.mu.Lock()
+	back := a.rejoining
+	a.rejoining = rejoining{}
+	a.mu.Unlock()
+	if back.by != "" {
+		a.cfg.Metrics.Rejoined(back.by, a.clock()-back.began)
+	}
 }
 
 // ladder decides how the server becomes a standby of the primary.

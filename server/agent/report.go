@@ -14,7 +14,13 @@ func (a *Agent) Picture() failover.Report { return a.describe(false) }
 
 // Report returns what the leader is to be told now. Its answer is known by its
 // number.
-func (a *Agent) Report() failover.Report { return a.describe(true) }
+func (a *Agent) Report() failover.Report {
+	r := a.describe(true)
+	if r.Streaming {
+		a.streams()
+	}
+	return r
+}
 
 // describe numbers a report in the moment in which it says what it does: a lease that
 // was given back later is not granted by it.
@@ -28,7 +34,7 @@ func (a *Agent) describe(numbered bool) failover.Report {
 		Node: a.cfg.Name, Run: a.run, Epoch: max(promised.newest(), a.as.Epoch), Term: a.as.Term, Number: a.as.Number,
 		Postgres: a.state, Reason: a.reason, SystemID: f.SystemID, Primary: f.SystemID != 0 && !f.Recovery, Timeline: f.Timeline,
 		LSN: f.LSN, ReplayLSN: f.Replay, StartedAt: f.StartedAt,
-		GivesBack: a.back, WantsLease: reign != 0 && reign >= promised.newest() && !a.back && runs, Gate: gated,
+		GivesBack: a.back, WantsLease: reign != 0 && reign >= promised.newest() && !a.back && runs && a.known, Gate: gated,
 	}
 	switch {
 	case !f.Recovery:

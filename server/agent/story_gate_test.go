@@ -97,8 +97,15 @@ func TestCommitsWaitForTheLease(t *testing.T) {
 	}
 	late := n1.begin()
 	late.waits(n1)
+	held := time.Now()
+	_, confirmed, _ := n1.counts.read()
+	await(t, "a commit to be held up for a while", func() bool { return time.Since(held) > 200*time.Millisecond })
 	m.cut("n1", false)
 	late.returns()
+	longest, after, _ := n1.counts.read()
+	if confirmed < 200 || after <= confirmed || longest < 200*time.Millisecond {
+		t.Errorf("%d and then %d times WAL was confirmed, after %v at most; want 200, one more, and 200ms", confirmed, after, longest)
+	}
 }
 
 // The companion was frozen, or the machine has slept: when it goes on its lease

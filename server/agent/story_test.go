@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -32,4 +33,10 @@ func TestACrashedPrimaryIsReplacedAndComesBack(t *testing.T) {
 	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
 	t.Logf("FIGURES crash until the old primary streams: %v", time.Since(crashed))
 	await(t, "n1 has all rows", func() bool { return n1.count("t") == 200 })
+	if _, _, back := n1.counts.read(); !slices.Equal(back, []string{"follow"}) {
+		t.Errorf("n1 counts that it came back by %v, want follow", back)
+	}
+	if _, _, back := n2.counts.read(); !slices.Equal(back, []string{"reclone"}) {
+		t.Errorf("n2 counts that it came by %v, want reclone", back)
+	}
 }

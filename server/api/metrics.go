@@ -40,8 +40,8 @@ func NewMetrics() *Metrics {
 // GateConfirmed counts WAL that the commit gate has confirmed after it waited for d.
 func (m *Metrics) GateConfirmed(d time.Duration) { m.gate.Observe(d.Seconds()) }
 
-// Rejoined counts a node that streams again after d; method is one word, such as start,
-// rewind or clone.
+// Rejoined counts a node that streams again after d; method is one word: follow, rewind or
+// reclone.
 func (m *Metrics) Rejoined(method string, d time.Duration) {
 	m.rejoin.WithLabelValues(method).Observe(d.Seconds())
 }

@@ -70,42 +70,14 @@ func (p SettingsPatch) Apply(s failover.Settings) (failover.Settings, error) {
 	set(&s.PromoteBudget, (*time.Duration)(p.PromoteBudget))
 	set(&s.StopBudget, (*time.Duration)(p.StopBudget))
 	set(&s.MaxLag, p.MaxLag)
-	return s, checkSettings(s)
+	if err := s.Check(); err != nil {
+		return s, &Error{Code: CodeBadRequest, Message: err.Error()}
+	}
+	return s, nil
 }
 
 func set[T any](to, from *T) {
 	if from != nil {
 		*to = *from
 	}
-}
-
-// checkSettings finds what no cluster can work with.
-func checkSettings(s failover.Settings) error {
-	bad := func(format string, args ...any) error {
-		return &Error{Code: CodeBadRequest, Message: fmt.Sprintf(format, args...)}
-	}
-	if s.Mode != failover.Async && s.Mode != failover.Semisync {
-		return bad("replication_mode: %q is neither async nor semisync", s.Mode)
-	}
-	if s.K < 1 {
-		return bad("k: %d standbys to wait for; the least is 1", s.K)
-	}
-	if s.MinReplicas < 0 || s.MinReplicas > s.K {
-		return bad("min_replicas: %d is not between 0 and k, which is %d", s.MinReplicas, s.K)
-	}
-	for _, d := range []struct {
-		name  string
-		value time.Duration
-		least time.Duration
-	}{
-		{"lease", s.Lease, 100 * time.Millisecond},
-		{"seal_budget", s.SealBudget, time.Millisecond},
-		{"promote_budget", s.PromoteBudget, 100 * time.Millisecond},
-		{"stop_budget", s.StopBudget, 100 * time.Millisecond},
-	} {
-		if d.value < d.least {
-			return bad("%s: %v is too short; the least is %v", d.name, d.value, d.least)
-		}
-	}
-	return nil
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -11,15 +10,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/failover/consensus"
 )
 
 // Bounds of what makes sense.
 const (
-	shortestLease      = 250 * time.Millisecond // below it a garbage collection is a fault
-	shortLease         = time.Second            // below it is a warning
-	checksPerLease     = 4                      // a hung server is noticed within a lease
-	heartbeatsPerLease = 4                      // a lost leader is replaced within one
+	shortLease         = time.Second // below it is a warning
+	checksPerLease     = 4           // a hung server is noticed within a lease
+	heartbeatsPerLease = 4           // a lost leader is replaced within one
+	electionsPerLease  = 2           // less, and it is not even where nothing else goes wrong
 	smallestBuffer     = 1 << 20
 	smallestBatch      = 8 << 10
 	largestBatch       = 1 << 20
@@ -64,7 +63,7 @@ func onlyHere(host string) bool {
 
 // Check returns everything that cannot be, each with the key and what to do.
 func (c *Config) Check() error {
-	return errors.Join(c.checkNode(), c.checkAddresses(), c.checkTransport(), c.checkTuning(), CheckSettings(c.Settings), c.checkLease())
+	return errors.Join(c.checkNode(), c.checkAddresses(), c.checkTransport(), c.checkTuning(), c.Settings.Check(), c.checkLease())
 }
 
 // checkNode is about who the node is.
@@ -161,8 +160,10 @@ func (c *Config) checkTuning() error {
 		}
 	}
 	switch {
-	case c.HardStopGrace < 0 || c.LagThreshold < 0:
-		return errors.New("hard_stop_grace, lag_threshold: must not be negative")
+	case c.HardStopGrace < 100*time.Millisecond:
+		return fmt.Errorf("hard_stop_grace: is %s; must be 100ms or more; fencing = relaxed is for a primary that is not stopped upon a suspicion", formatDuration(c.HardStopGrace))
+	case c.LagThreshold < 0:
+		return errors.New("lag_threshold: must not be negative")
 	case c.WALBufferSize < smallestBuffer:
 		return errors.New("wal_buffer_size: must be 1MB or more")
 	case c.WALBatchSize < smallestBatch || c.WALBatchSize > largestBatch:
@@ -179,33 +180,17 @@ func (c *Config) checkLease() error {
 		return fmt.Errorf("lease: is %s; must be at least %d times health_check_interval (%s), or a hung PostgreSQL is noticed later than a silent machine: raise lease to %s, or lower health_check_interval",
 			formatDuration(c.Settings.Lease), checksPerLease, formatDuration(c.HealthCheckInterval), formatDuration(needed))
 	}
-	return nil
-}
-
-// CheckSettings returns what cannot be of the settings of a whole cluster, with the
-// key and what to do.
-func CheckSettings(s failover.Settings) error {
-	switch {
-	case s.Mode != failover.Async && s.Mode != failover.Semisync:
-		return fmt.Errorf("replication_mode: is %q; must be %s or %s", s.Mode, failover.Async, failover.Semisync)
-	case s.K < 1:
-		return fmt.Errorf("k: is %d; must be 1 or more; replication_mode=async is for commits that wait for no standby", s.K)
-	case s.MinReplicas < 0 || s.MinReplicas > s.K:
-		return fmt.Errorf("min_replicas: is %d; must be from 0 to k (%d)", s.MinReplicas, s.K)
-	case s.Lease < shortestLease:
-		return fmt.Errorf("lease: is %s; must be %s or more", formatDuration(s.Lease), formatDuration(shortestLease))
+	timings, err := consensus.TimingsOf(string(c.Network))
+	if err != nil {
+		return fmt.Errorf("network: %w", err)
 	}
-	budget := cmp.Or(short("seal_budget", s.SealBudget), short("promote_budget", s.PromoteBudget), short("stop_budget", s.StopBudget))
-	if budget != "" {
-		return fmt.Errorf("%s: must be 1ms or more", budget)
+	if needed := electionsPerLease * timings.Election; c.founds() && c.Settings.Lease <= needed {
+		return fmt.Errorf("lease: is %s; with network = %s it must be more than %s, or a primary loses it whenever another companion comes to lead: raise lease, %s is enough",
+			formatDuration(c.Settings.Lease), c.Network, formatDuration(needed), formatDuration(heartbeatsPerLease*timings.Heartbeat))
 	}
 	return nil
 }
 
-// short returns the key of a time that is too short for anything.
-func short(key string, d time.Duration) string {
-	if d < time.Millisecond {
-		return key
-	}
-	return ""
-}
+// founds reports whether the lease is what the cluster will have: who joins one takes
+// what that has.
+func (c *Config) founds() bool { return len(c.Join) == 0 }

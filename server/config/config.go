@@ -35,7 +35,7 @@ type Config struct {
 	PGBin         string        // directory of PostgreSQL's programs; "" to look for them
 	Superuser     string        // of PostgreSQL, by whom the companion connects to its own server
 	Fencing       Fencing       // what commits do while the companion itself is away
-	HardStopGrace time.Duration // between the end of the lease and the hard stop of PostgreSQL
+	HardStopGrace time.Duration // how long a primary without a lease goes on that does not hear most of the others
 
 	HealthCheckInterval time.Duration // between two questions to PostgreSQL
 	HealthCheckTimeout  time.Duration // after which one has failed
@@ -59,7 +59,8 @@ const (
 	// FencingStrict lets commits wait: nobody is acknowledged what the cluster does
 	// not know of.
 	FencingStrict Fencing = "strict"
-	// FencingRelaxed lets them go on while a companion restarts on purpose.
+	// FencingRelaxed lets them go on while a companion restarts on purpose, and a primary
+	// that is cut off is stopped only when it hears of another one.
 	FencingRelaxed Fencing = "relaxed"
 )
 
@@ -88,7 +89,7 @@ func Default() Config {
 	wal := relay.DefaultConfig()
 	return Config{
 		Listen: "127.0.0.1:7101", Network: NetworkLAN,
-		Superuser: "postgres", Fencing: FencingStrict, HardStopGrace: 1500 * time.Millisecond,
+		Superuser: "postgres", Fencing: FencingStrict, HardStopGrace: 3 * time.Second,
 		HealthCheckInterval: 200 * time.Millisecond, HealthCheckTimeout: time.Second,
 		LagMonitorInterval: 500 * time.Millisecond, LagThreshold: 5 * time.Second,
 		WALBufferSize: wal.BufferSize, WALBatchSize: wal.BatchSize, EnableCompression: wal.Compression,
@@ -145,7 +146,7 @@ func (c *Config) nodeKeys() []key {
 		{"network", choice(&c.Network, NetworkLAN, NetworkLANFast, NetworkWAN), "how far companions are apart: how soon they replace a leader that is not heard", "lan | lan-fast | wan", ScopeNode},
 		{"pg_bin", (*text)(&c.PGBin), "directory of PostgreSQL's programs; looked for if not given", "/usr/lib/postgresql/15/bin", ScopeNode},
 		{"superuser", (*text)(&c.Superuser), "of PostgreSQL, as whom the companion connects to its own server", "", ScopeNode},
-		{"fencing", choice(&c.Fencing, FencingStrict, FencingRelaxed), "whether commits wait while the companion itself restarts", "strict | relaxed", ScopeNode},
+		{"fencing", choice(&c.Fencing, FencingStrict, FencingRelaxed), "whether commits wait while the companion itself restarts, and whether a primary that is cut off is stopped", "strict | relaxed", ScopeNode},
 	}
 }
 
@@ -170,7 +171,7 @@ func (c *Config) tuningKeys() []key {
 	return []key{
 		{"health_check_interval", (*duration)(&c.HealthCheckInterval), "time between two questions to PostgreSQL", "", ScopeNode},
 		{"health_check_timeout", (*duration)(&c.HealthCheckTimeout), "after which one has failed", "", ScopeNode},
-		{"hard_stop_grace", (*duration)(&c.HardStopGrace), "time between the end of a lease and the hard stop of PostgreSQL", "", ScopeNode},
+		{"hard_stop_grace", (*duration)(&c.HardStopGrace), "how long a primary goes on after its lease if so many companions are not heard that they may have elected another one; then PostgreSQL is stopped hard", "", ScopeNode},
 		{"lag_monitor_interval", (*duration)(&c.LagMonitorInterval), "time between two reports of a replica", "", ScopeNode},
 		{"lag_threshold", (*duration)(&c.LagThreshold), "a replica whose data is older lags: load balancers are told so; 0 is never", "", ScopeNode},
 		{"wal_buffer_size", SizeOf(&c.WALBufferSize), "WAL that the relay keeps in memory; it is taken as it is needed", "", ScopeNode},

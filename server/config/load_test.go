@@ -130,11 +130,13 @@ func TestWhatCannotBeIsRefusedWithItsKeyAndTheFix(t *testing.T) {
 		"join":               {"--name n1 --pgdata /x --join h1", "", `join: "h1" is not host:port`},
 		"port taken":         {"--name n1 --pgdata /x --postgres 127.0.0.1:7101", "", "postgres: is the companion's own address"},
 		"short lease":        {"--name n1 --pgdata /x --lease 100ms --health_check_interval 20ms", "", "lease: is 100ms; must be 250ms or more"},
+		"a wide network":     {"--name n1 --pgdata /x --network wan", "", "lease: is 2s; with network = wan it must be more than 6s, or a primary loses it whenever another companion comes to lead: raise lease, 12s is enough"},
 		"slow checks":        {"--name n1 --pgdata /x --lease 2s --health_check_interval 1s", "", "lease: is 2s; must be at least 4 times health_check_interval (1s), or a hung PostgreSQL is noticed later than a silent machine: raise lease to 4s"},
+		"no patience":        {"--name n1 --pgdata /x --hard_stop_grace 0", "", "hard_stop_grace: is 0; must be 100ms or more; fencing = relaxed is for a primary"},
 		"k":                  {"--name n1 --pgdata /x --k 0", "", "k: is 0; must be 1 or more"},
 		"min_replicas":       {"--name n1 --pgdata /x --min_replicas 2", "", "min_replicas: is 2; must be from 0 to k (1)"},
 		"batch":              {"--name n1 --pgdata /x --wal_batch_size 2MB", "", "wal_batch_size: must be from 8kB to 1MB"},
-		"seal_budget":        {"--name n1 --pgdata /x --seal_budget 0", "", "seal_budget: must be 1ms or more"},
+		"seal_budget":        {"--name n1 --pgdata /x --seal_budget 0", "", "seal_budget: is 0s; must be 1ms or more"},
 		"no unit":            {"--lease 2", "", `"2" is not a time; write it with a unit: 500ms, 2s, 1min`},
 		"no size":            {"--wal_buffer_size 1Gb/s", "", `"1Gb/s" is not a size`},
 		"no word":            {"--fencing sloppy", "", `"sloppy" is not one of strict, relaxed`},
@@ -160,11 +162,12 @@ func TestWhatIsProbablyNotMeantIsAWarning(t *testing.T) {
 		environ []string
 		want    string
 	}{
-		"nothing":                           {"", []string{"HELIOS_COMPANION=x", "HELIOS_TEST_TLS=1", "HOME=/"}, ""},
-		"a variable":                        {"", []string{"HELIOS_LEESE=3s"}, "HELIOS_LEESE is not used; did you mean HELIOS_LEASE?"},
-		"a cluster's setting":               {"--join h1:7101 --k 1", nil, "--k: k is a matter of the whole cluster, and is not used with join; helios settings set k=1 changes it"},
-		"a lease too short":                 {"--lease 900ms --network lan-fast", nil, "lease is 900ms: below 1s a machine that is merely busy may lose it"},
-		"a lease too short for the network": {"--network wan", nil, "lease is 2s: with network = wan a leader that is lost may take longer to be replaced, and commits wait meanwhile; 12s is enough"},
+		"nothing":                       {"", []string{"HELIOS_COMPANION=x", "HELIOS_TEST_TLS=1", "HOME=/"}, ""},
+		"a variable":                    {"", []string{"HELIOS_LEESE=3s"}, "HELIOS_LEESE is not used; did you mean HELIOS_LEASE?"},
+		"a cluster's setting":           {"--join h1:7101 --k 1", nil, "--k: k is a matter of the whole cluster, and is not used with join; helios settings set k=1 changes it"},
+		"a lease too short":             {"--lease 900ms --network lan-fast", nil, "lease is 900ms: below 1s a machine that is merely busy may lose it"},
+		"a lease short for the network": {"--network wan --lease 7s", nil, "lease is 7s: with network = wan a leader that is lost may take longer to be replaced, and commits wait meanwhile; 12s is enough"},
+		"the cluster has its own lease": {"--network wan --join h1:7101", nil, "lease is 2s: with network = wan a leader that is lost may take longer to be replaced, and commits wait meanwhile; 12s is enough"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, err := load(t, "--name n1 --pgdata /x "+tt.args, tt.environ, "")

@@ -248,7 +248,7 @@ func (r *Relay) ask(ctx context.Context, cfg *pgconn.Config) (_ *candidate, err 
 // caller's own.
 func (r *Relay) dial(ctx context.Context, cfg *pgconn.Config, suffix string) (*replication.Client, replication.Identity, error) {
 	cfg.RuntimeParams["application_name"] = r.cfg.Name + suffix
-	client, err := replication.Connect(ctx, cfg)
+	client, err := replication.Connect(ctx, impatiently(cfg))
 	if err != nil {
 		return nil, replication.Identity{}, err
 	}

@@ -59,6 +59,7 @@ func (r *Relay) serve(ctx context.Context, l net.Listener) error {
 func (r *Relay) session(ctx context.Context, conn net.Conn) {
 	defer conn.Close()                                        //nolint:errcheck // over
 	stop := context.AfterFunc(ctx, func() { r.hangUp(conn) }) // during startup; later farewell does it with an error
+	makeImpatient(conn)
 	accepted, err := r.server.Accept(ctx, conn)
 	stop()
 	if err != nil {
