@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/heliosdb/helios/pool"
@@ -110,7 +111,6 @@ func TestWhatASessionHasReadTravelsWithItsToken(t *testing.T) {
 func TestReadsThatAskForLessDoNotCount(t *testing.T) {
 	play(t, 2, rare, func(s *stage) {
 		s.exec(s.Context(), s.db, insert)
-		time.Sleep(trip)
 		session := NewSession()
 		ctx := WithSession(s.Context(), session)
 		for range 5 {
@@ -179,6 +179,7 @@ func TestASessionIsToldThatWhatItHasReadIsLost(t *testing.T) {
 				s.Node(3).Kill()
 				began := s.Promote(s.Node(2))
 				time.Sleep(2 * time.Second)
+				synctest.Wait()
 				err := s.db.QueryRowContext(Primary(ctx), where).Scan(new(string))
 				s.wantError("the first read", err, ErrWriteLost)
 				if err != nil && !strings.Contains(err.Error(), "on timeline 1, and timeline 2 goes on from "+began.String()) {

@@ -127,14 +127,18 @@ func TestSessionsKeepTheirWordThroughFailovers(t *testing.T) {
 	defer stop()
 	type visitor struct {
 		session    *helios.Session
+		comes      sync.Once
 		least, max int64 // what was acknowledged or read last, and tried
 	}
 	visitors := make([]visitor, 6)
 	for i := range visitors {
 		visitors[i].session = helios.NewSession()
 	}
+	cluster, err := helios.ClusterOf(k.db)
+	pgtest.OK(t, err)
 	r := meetRegulars(ctx, k, len(visitors), func(ctx context.Context, r *regulars, me int) {
 		v := &visitors[me]
+		v.comes.Do(func() { v.session.Advance(cluster.Token()) }) // the table is there
 		ctx, cancel := budget(helios.WithSession(ctx, v.session))
 		defer cancel()
 		if rand.IntN(3) == 0 {
