@@ -17,6 +17,9 @@ import (
 // ways are how a session may read; each returns what it has seen.
 var ways = map[string]func(ctx context.Context, s *stage) wal.LSN{
 	"alone": func(ctx context.Context, s *stage) wal.LSN { return s.seen(ctx, s.db) },
+	"with others in one text": func(ctx context.Context, s *stage) wal.LSN {
+		return wal.LSN(one[int64](s, ctx, s.db, visible+"; "+visible))
+	},
 	"on a sql.Conn": func(ctx context.Context, s *stage) wal.LSN {
 		conn := s.session()
 		defer s.finish(conn)
@@ -118,6 +121,9 @@ func TestReadsThatAskForLessDoNotCount(t *testing.T) {
 			s.seen(MaxStaleness(ctx, time.Hour), s.db)
 			s.seen(Node(ctx, "n1"), s.db)
 			s.seen(Node(ctx, "n2"), s.db)
+			if err := s.db.PingContext(ctx); err != nil {
+				s.Errorf("Ping() = %v", err)
+			}
 		}
 		if got := session.Token(); !got.IsZero() {
 			s.Errorf("the token is %v, want none", got)
@@ -198,24 +204,41 @@ func TestALostWriteIsToldWithItsOwnTimeline(t *testing.T) {
 	view := &topology.View{SystemID: 7, Timeline: 3, History: wal.History{{Timeline: 2, LSN: 0x100}, {Timeline: 3, LSN: 0x200}}}
 	for name, tt := range map[string]struct {
 		seen []wal.Position
+		read wal.LSN // what was only read, on the timeline of the last of them
 		want string
 	}{
 		"on the timeline of the session": {
 			[]wal.Position{{Timeline: 2, LSN: 0x201}},
-			"up to 0/201 on timeline 2, and timeline 3 goes on from 0/200",
+			0,
+			"the session had written or read up to 0/201 on timeline 2, and timeline 3 goes on from 0/200",
 		},
 		"before it wrote again": {
 			[]wal.Position{{Timeline: 1, LSN: 0x180}, {Timeline: 2, LSN: 0x190}},
-			"up to 0/180 on timeline 1, and timeline 2 goes on from 0/100",
+			0,
+			"the session had written or read up to 0/180 on timeline 1, and timeline 2 goes on from 0/100",
 		},
 		"two timelines before": {
 			[]wal.Position{{Timeline: 1, LSN: 0x180}, {Timeline: 3, LSN: 0x290}},
-			"up to 0/180 on timeline 1, and timeline 2 goes on from 0/100",
+			0,
+			"the session had written or read up to 0/180 on timeline 1, and timeline 2 goes on from 0/100",
+		},
+		"it was only read": {
+			[]wal.Position{{Timeline: 2, LSN: 0x200}},
+			0x210,
+			"none of the session's own, but it had read up to 0/210 on timeline 2, and timeline 3 goes on from 0/200",
+		},
+		"what was written before it was read as well": {
+			[]wal.Position{{Timeline: 2, LSN: 0x208}},
+			0x210,
+			"the session had written or read up to 0/210 on timeline 2, and timeline 3 goes on from 0/200",
 		},
 	} {
 		s := NewSession()
 		for _, p := range tt.seen {
 			s.Advance(Token{SystemID: 7, Timeline: p.Timeline, LSN: p.LSN})
+		}
+		if tt.read != 0 {
+			s.advance(Token{SystemID: 7, Timeline: tt.seen[len(tt.seen)-1].Timeline, LSN: tt.read}, 0)
 		}
 		_, verdict, lost := s.wants(view)
 		if err := lost.error(); verdict != wal.Lost || !errors.Is(err, ErrWriteLost) || !strings.HasSuffix(err.Error(), tt.want) {

@@ -147,7 +147,7 @@ func (c *Cluster) sighted(n *node, session *Session, s *pool.Sight) {
 		session.sawBlindly()
 		return
 	}
-	session.Advance(Token{SystemID: view.SystemID, Timeline: at.Timeline, LSN: at.LSN})
+	session.advance(Token{SystemID: view.SystemID, Timeline: at.Timeline, LSN: at.LSN}, 0)
 }
 
 // broke ends a call whose connection broke or was interrupted, and says what

@@ -89,7 +89,7 @@ func (s *Conn) newQuery(ctx context.Context, q *query, sql string, named []drive
 // has seen.
 func (c *Cluster) readsCount(q *query) bool {
 	return q.session != &c.whole && (q.level.kind == levelSession || q.level.kind == levelStrong) && c.config.LSN != LSNOff &&
-		q.wish.node == "" && q.repeatable() && !precedesSnapshot(q.stmt)
+		q.wish.node == "" && q.repeatable() && q.stmt.Count > 0 && !precedesSnapshot(q.stmt)
 }
 
 // applyWish finds the session and the level the wish names.

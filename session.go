@@ -42,9 +42,11 @@ type seen struct {
 	systemID uint64
 	timeline wal.Timeline
 	lsn      atomic.Uint64 // only grows
+	wrote    atomic.Uint64 // how much of it the session's own writes account for, as far as is known; only grows
 	// before is the position on an older timeline that this one took over from;
 	// zero once it was found to be part of this timeline's past.
-	before wal.Position
+	before      wal.Position
+	wroteBefore wal.LSN // what wrote was then
 }
 
 // NewSession returns a session that has seen nothing.
@@ -62,7 +64,11 @@ func (s *Session) Token() Token {
 
 // Advance makes the session see at least t as well. Tokens merge: the greatest
 // position on the newest timeline counts.
-func (s *Session) Advance(t Token) {
+func (s *Session) Advance(t Token) { s.advance(t, uint64(t.LSN)) }
+
+// advance makes the session see at least t, of which its own writes account for
+// what is up to wrote.
+func (s *Session) advance(t Token, wrote uint64) {
 	if t.Timeline == 0 || t.LSN == 0 {
 		return
 	}
@@ -70,13 +76,14 @@ func (s *Session) Advance(t Token) {
 		cur := s.seen.Load()
 		switch {
 		case cur == nil || t.Timeline > cur.timeline || t.SystemID != cur.systemID:
-			if s.seen.CompareAndSwap(cur, cur.succeeded(t)) {
+			if s.seen.CompareAndSwap(cur, cur.succeeded(t, wrote)) {
 				return
 			}
 		case t.Timeline < cur.timeline:
 			return // what an older timeline held was judged when this one took over
 		default:
 			raise(&cur.lsn, uint64(t.LSN))
+			raise(&cur.wrote, wrote)
 			if s.seen.Load() == cur {
 				return
 			}
@@ -139,11 +146,12 @@ func (s *Session) takeBack() {
 func (s *Session) learn(n uint64) { raise(&s.learned, n) }
 
 // succeeded returns what follows cur, which may be nil, on t's newer timeline.
-func (cur *seen) succeeded(t Token) *seen {
+func (cur *seen) succeeded(t Token, wrote uint64) *seen {
 	next := &seen{systemID: t.SystemID, timeline: t.Timeline}
 	next.lsn.Store(uint64(t.LSN))
+	next.wrote.Store(wrote)
 	if cur != nil && cur.systemID == t.SystemID {
-		next.before = wal.Position{Timeline: cur.timeline, LSN: wal.LSN(cur.lsn.Load())}
+		next.before, next.wroteBefore = wal.Position{Timeline: cur.timeline, LSN: wal.LSN(cur.lsn.Load())}, wal.LSN(cur.wrote.Load())
 	}
 	return next
 }
@@ -161,23 +169,29 @@ func raise(v *atomic.Uint64, n uint64) {
 type lostPosition struct {
 	at   wal.Position
 	next wal.Switch // the beginning of the timeline that does not have it
+	read bool       // the session's own writes are kept
 }
 
 // lossOf returns where what was seen at at was lost, if it was between its timeline
-// and now.
-func lossOf(history wal.History, at wal.Position, now wal.Timeline) lostPosition {
+// and now. The session's own writes account for what is up to wrote.
+func lossOf(history wal.History, at wal.Position, wrote wal.LSN, now wal.Timeline) lostPosition {
+	kept := history.Holds(wal.Position{Timeline: at.Timeline, LSN: wrote}, now) == wal.Kept
 	for _, s := range history {
 		if s.Timeline > at.Timeline && s.Timeline <= now && at.LSN > s.LSN {
-			return lostPosition{at, s}
+			return lostPosition{at, s, kept}
 		}
 	}
-	return lostPosition{at: at}
+	return lostPosition{at: at, read: kept}
 }
 
 // error says what was lost and where.
 func (l lostPosition) error() error {
-	return fmt.Errorf("%w: the session had seen up to %s on timeline %s, and timeline %s goes on from %s",
-		ErrWriteLost, l.at.LSN, l.at.Timeline, l.next.Timeline, l.next.LSN)
+	whose := "the session had written or read"
+	if l.read {
+		whose = "none of the session's own, but it had read"
+	}
+	return fmt.Errorf("%w: %s up to %s on timeline %s, and timeline %s goes on from %s",
+		ErrWriteLost, whose, l.at.LSN, l.at.Timeline, l.next.Timeline, l.next.LSN)
 }
 
 // wants returns the position a read of the session must see in view, and what
@@ -193,9 +207,9 @@ func (s *Session) wants(view *topology.View) (wal.LSN, wal.Verdict, lostPosition
 		return at.LSN, wal.Kept, lostPosition{}
 	}
 	if cur.before != (wal.Position{}) && view.History.Holds(cur.before, cur.timeline) == wal.Lost {
-		return at.LSN, s.forget(cur, at), lossOf(view.History, cur.before, cur.timeline)
+		return at.LSN, s.forget(cur, at), lossOf(view.History, cur.before, cur.wroteBefore, cur.timeline)
 	}
-	verdict := view.History.Holds(at, view.Timeline)
+	verdict, wrote := view.History.Holds(at, view.Timeline), wal.LSN(cur.wrote.Load())
 	if verdict != wal.Lost {
 		return at.LSN, verdict, lostPosition{}
 	}
@@ -205,7 +219,7 @@ func (s *Session) wants(view *topology.View) (wal.LSN, wal.Verdict, lostPosition
 			kept.LSN = min(kept.LSN, begin.LSN)
 		}
 	}
-	return kept.LSN, s.forget(cur, kept), lossOf(view.History, at, view.Timeline)
+	return kept.LSN, s.forget(cur, kept), lossOf(view.History, at, wrote, view.Timeline)
 }
 
 // ahead reports whether the session has seen a timeline that view does not know
@@ -221,9 +235,11 @@ func (s *Session) ahead(view *topology.View) bool {
 func (s *Session) forget(cur *seen, at wal.Position) wal.Verdict {
 	next := &seen{systemID: cur.systemID, timeline: at.Timeline}
 	next.lsn.Store(uint64(at.LSN))
+	next.wrote.Store(min(cur.wrote.Load(), uint64(at.LSN)))
 	if s.seen.CompareAndSwap(cur, next) {
 		if cur.timeline == next.timeline {
 			raise(&next.lsn, cur.lsn.Load()) // what came in meanwhile
+			raise(&next.wrote, cur.wrote.Load())
 		}
 		return wal.Lost
 	}
