@@ -45,6 +45,7 @@ type Cluster struct {
 	companionTLS map[string][]*tls.Config // how each companion is connected to, best first
 	rumours      map[string]rumour        // by name of the companions; the listener's
 	strangers    map[string]bool          // names of nodes that were told of as not in the DSN; the listener's
+	members      members                  // that companions have told of; the listener's
 
 	statementCapacity int               // statements that stay prepared on a connection
 	execMode          pgx.QueryExecMode // of statements that do not say
@@ -91,6 +92,7 @@ func newCluster(cfg *Config, s extras) (*Cluster, error) {
 		nodes:      map[string]*node{},
 		rumours:    map[string]rumour{},
 		strangers:  map[string]bool{},
+		members:    members{},
 		measures:   cfg.Balance == router.Latency,
 	}
 	c.ended, c.stop = context.WithCancelCause(context.Background())
@@ -334,17 +336,31 @@ func (c *Cluster) guessLocked(r *routes) {
 
 // AddReplica makes the server at address (host or host:port) part of the
 // cluster while it runs. It is read as soon as it has answered a probe as a
-// healthy replica.
+// healthy replica. One that is part of it because companions tell of it stays
+// when they do not any more.
 func (c *Cluster) AddReplica(_ context.Context, address string) error {
 	host, err := parseAddress(address)
 	if err != nil {
 		return fmt.Errorf("helios: add replica: %w", err)
 	}
+	decl := topology.Node{Name: host.String(), Weight: 1}
+	c.mu.Lock()
+	if n := c.nodes[decl.Name]; n != nil && n.told && !c.closed.Load() {
+		n.told = false
+		c.mu.Unlock()
+		return nil
+	}
+	c.mu.Unlock()
+	return c.add(host, decl, false)
+}
+
+// add makes one more node part of the cluster. told means that companions tell of
+// it and that nobody else has named it.
+func (c *Cluster) add(host Host, decl topology.Node, told bool) error {
 	config, err := c.extras.dialConfig(c.config, host)
 	if err != nil {
 		return err
 	}
-	decl := topology.Node{Name: host.String(), Weight: 1}
 	c.mu.Lock()
 	if c.closed.Load() {
 		c.mu.Unlock()
@@ -354,7 +370,9 @@ func (c *Cluster) AddReplica(_ context.Context, address string) error {
 		c.mu.Unlock()
 		return fmt.Errorf("helios: add replica: node %s is part of the cluster already", decl.Name)
 	}
-	c.nodes[decl.Name] = c.newNode(decl.Name, config, decl)
+	n := c.newNode(decl.Name, config, decl)
+	n.told = told
+	c.nodes[decl.Name] = n
 	c.mu.Unlock()
 	return c.board.Add(decl)
 }
@@ -378,7 +396,8 @@ func parseAddress(address string) (Host, error) {
 
 // RemoveReplica takes a node out of the cluster: it gets no new statements at
 // once, and is closed when those under way have ended or ctx ends; a node that is
-// down is not waited for. The primary cannot be removed.
+// down is not waited for. The primary cannot be removed. A node that companions
+// tell of stays out until they tell of it anew.
 func (c *Cluster) RemoveReplica(ctx context.Context, name string) error {
 	routes := c.routes.Load()
 	n := routes.byName[name]
@@ -388,19 +407,28 @@ func (c *Cluster) RemoveReplica(ctx context.Context, name string) error {
 	case routes.primary == n, routes.view.Told.Hold && routes.fenced == n:
 		return fmt.Errorf("helios: remove replica: node %s is the primary", name)
 	}
-	if err := c.board.Remove(n.name); err != nil {
+	if err := c.takeOut(n); err != nil {
 		return fmt.Errorf("helios: remove replica: %w", err)
+	}
+	err := n.drain(ctx)
+	n.close()
+	return err
+}
+
+// takeOut takes n out of the cluster: it gets no new statements. Those under way
+// on a node that is down end, since nobody looks at it any more.
+func (c *Cluster) takeOut(n *node) error {
+	if err := c.board.Remove(n.name); err != nil {
+		return err
 	}
 	c.mu.Lock()
 	delete(c.nodes, n.name)
 	c.rebuildLocked(c.board.Peek())
 	c.mu.Unlock()
-	if n.down.Load() { // nobody looks at it any more
+	if n.down.Load() {
 		n.pool.Fence(unsent(n.name, errors.New("node is down and was removed")))
 	}
-	err := n.drain(ctx)
-	n.close()
-	return err
+	return nil
 }
 
 // drain waits until no statement runs on n.

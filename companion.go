@@ -226,6 +226,7 @@ func (c *Cluster) announced(b *topology.Bulletin, at time.Time) {
 		}
 	}
 	c.lookCloser(view, b, who)
+	c.followMembers(view, b, who, at)
 }
 
 // A rumour is what companions said last of a node that probes say otherwise of.
@@ -236,7 +237,7 @@ type rumour struct {
 
 // lookCloser has nodes probed of which companions say what probes do not: that
 // they are not well, or were started anew. Each such word does so once. A node
-// that is none of ours is told of once.
+// that is to stay none of ours is told of once.
 func (c *Cluster) lookCloser(view *topology.View, b *topology.Bulletin, who []int) {
 	for i, j := range who {
 		r := &b.Nodes[i]
@@ -250,11 +251,19 @@ func (c *Cluster) lookCloser(view *topology.View, b *topology.Bulletin, who []in
 			if v := &view.Nodes[j]; !v.StartedAt.Equal(r.StartedAt) || v.State == topology.StateUp && r.State != "up" {
 				c.prober.Kick(v.Name)
 			}
-		case r.Role != "witness" && !c.strangers[r.Name]:
-			c.strangers[r.Name] = true
-			c.log.Warn("companions know a node that the DSN does not name", "node", r.Name, "address", r.Addr, "role", r.Role)
+		case r.Role != "witness" && c.config.CompanionMembers == MembersOff:
+			c.warnOfStranger(r, "companion_members is off")
 		}
 	}
+}
+
+// warnOfStranger tells once of a node that is none of ours.
+func (c *Cluster) warnOfStranger(r *topology.Reported, why string) {
+	if c.strangers[r.Name] {
+		return
+	}
+	c.strangers[r.Name] = true
+	c.log.Warn("companions know a node that the DSN does not name", "node", r.Name, "address", r.Addr, "role", r.Role, "unused", why)
 }
 
 // CompanionStatus says which companion a cluster listens to, and what the

@@ -83,6 +83,9 @@ func (c *council) dial(ctx context.Context, network, addr string) (net.Conn, err
 			return companion.Dial(ctx)
 		}
 	}
+	if number, told := strings.CutPrefix(addr, "10.0.0."); told { // as the companions call it
+		addr = "n" + number
+	}
 	return c.Dial(ctx, network, addr)
 }
 

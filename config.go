@@ -62,6 +62,10 @@ type Config struct {
 	// verify-full.
 	CompanionSSLMode, CompanionSSLRootCert, CompanionSSLCert, CompanionSSLKey string
 	CompanionTokenFile                                                        string // holds the token that companions ask for; "" for none
+	// CompanionMembers says whether nodes are used that companions tell of and Hosts
+	// do not name. They are connected to as Hosts are, password included: with a sslmode
+	// that does not verify them, they are trusted as the companions are.
+	CompanionMembers MembersMode
 }
 
 // Host is where one node listens.
@@ -138,6 +142,7 @@ func (c *Config) keys() *flag.FlagSet {
 	fs.StringVar(&c.CompanionSSLCert, "companion_sslcert", c.CompanionSSLCert, "sslcert towards companions")
 	fs.StringVar(&c.CompanionSSLKey, "companion_sslkey", c.CompanionSSLKey, "sslkey towards companions")
 	fs.StringVar(&c.CompanionTokenFile, "companion_token_file", c.CompanionTokenFile, "file with the token that companions ask for; read with each connection to one")
+	fs.TextVar(&c.CompanionMembers, "companion_members", c.CompanionMembers, "whether nodes that companions tell of are used although the DSN does not name them: `on | off`")
 	return fs
 }
 

@@ -275,7 +275,7 @@ func TestCheckSeesWhatNoDSNCanSay(t *testing.T) {
 }
 
 func TestValuesThatDoNotExistHaveNoName(t *testing.T) {
-	if got := Fallback(9).String() + LSNMode(9).String() + RetryMode(9).String() + ResolveMode(9).String() + SessionAttrs(9).String(); got != "" {
+	if got := Fallback(9).String() + LSNMode(9).String() + RetryMode(9).String() + ResolveMode(9).String() + MembersMode(9).String() + SessionAttrs(9).String(); got != "" {
 		t.Errorf("values that do not exist are written as %q", got)
 	}
 	if got := Bounded(-time.Second); got != Bounded(0) || got.String() != "bounded:0s" {

@@ -356,7 +356,7 @@ func (r *run) heldFrame() frame {
 	case s.tx != nil && !s.tx.begun:
 		return s.tx.opening(r)
 	case r.conn.TxStatus() != 'I':
-		return frame{identify: s.tx != nil && s.tx.identifies(&r.q)}
+		return frame{identify: s.tx != nil && s.tx.identifies(&r.q), look: r.q.counts}
 	default:
 		return r.autocommit()
 	}

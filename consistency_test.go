@@ -641,7 +641,7 @@ func TestASessionAsksForWhatItsTimelineKept(t *testing.T) {
 			s.Advance(Token{SystemID: 7, Timeline: p.Timeline, LSN: p.LSN})
 		}
 		for i, want := range tt.want {
-			if lsn, verdict := s.wants(tt.view); lsn != want.lsn || verdict != want.verdict {
+			if lsn, verdict, _ := s.wants(tt.view); lsn != want.lsn || verdict != want.verdict {
 				t.Errorf("%s: call %d asks for %v, verdict %v, want %v, %v", name, i+1, lsn, verdict, want.lsn, want.verdict)
 			}
 		}

@@ -143,6 +143,7 @@ func TestEveryKeySetsItsField(t *testing.T) {
 		"companion_sslrootcert": {"ca.crt", func(c *Config) { c.CompanionSSLRootCert = "ca.crt" }},
 		"companion_sslcert":     {"app.crt", func(c *Config) { c.CompanionSSLCert = "app.crt" }},
 		"companion_sslkey":      {"app.key", func(c *Config) { c.CompanionSSLKey = "app.key" }},
+		"companion_members":     {"off", func(c *Config) { c.CompanionMembers = MembersOff }},
 		"companion_token_file":  {"/run/secrets/helios", func(c *Config) { c.CompanionTokenFile = "/run/secrets/helios" }},
 	}
 	for _, key := range Keys() {

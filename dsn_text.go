@@ -138,6 +138,29 @@ func (m RetryMode) MarshalText() ([]byte, error) { return []byte(m.String()), ni
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (m *RetryMode) UnmarshalText(text []byte) error { return byName(retryNames, text, m) }
 
+// MembersMode says whether the nodes of a cluster are those that its companions
+// tell of, beside those of the DSN.
+type MembersMode uint8
+
+const (
+	// MembersOn uses the nodes that companions tell of as if the DSN named them,
+	// as long as they do.
+	MembersOn MembersMode = iota
+	// MembersOff uses the nodes that the DSN names, and no others.
+	MembersOff
+)
+
+var membersNames = []string{"on", "off"}
+
+// String returns the mode as a DSN spells it.
+func (m MembersMode) String() string { return nameOf(membersNames, m) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (m MembersMode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (m *MembersMode) UnmarshalText(text []byte) error { return byName(membersNames, text, m) }
+
 // ResolveMode says of which writes the driver finds out what became of them when
 // the answer to their commit was lost. Others end with [ErrOutcomeUnknown].
 type ResolveMode uint8

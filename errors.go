@@ -31,9 +31,10 @@ var (
 	// ErrNotCommitted means that a transaction surely had no effect although
 	// its end was not orderly: it may be run again.
 	ErrNotCommitted = errors.New("not committed")
-	// ErrWriteLost means that a write which this session had seen acknowledged
-	// was lost in a failover: the new primary's timeline began before it. It is
-	// told once; the session then goes on with what is left.
+	// ErrWriteLost means that a write which this session had seen acknowledged, or
+	// may have read, was lost in a failover: the new primary's timeline began before it. It is
+	// told once; the session then goes on with what is left. The text says where it was
+	// lost, and whether writes of the session itself may be concerned.
 	ErrWriteLost = errors.New("acknowledged write lost in a failover")
 	// ErrSplitBrain means that two nodes say they are the primary of one
 	// timeline. Writes are refused until one of them says otherwise, nothing

@@ -25,6 +25,7 @@ type stage struct {
 	*pgfake.Cluster
 	db      *sql.DB
 	cluster *Cluster
+	hosts   []string // that the DSN names; all nodes if nil
 }
 
 const trip = 20 * time.Millisecond
@@ -58,9 +59,11 @@ func playOn(t *testing.T, version string, n int, params string, f func(s *stage)
 // open opens the *sql.DB and lets the cluster become known.
 func (s *stage) open(params string, options ...ClusterOption) {
 	s.Helper()
-	hosts := make([]string, 0, len(s.Nodes()))
+	hosts := s.hosts
 	for _, node := range s.Nodes() {
-		hosts = append(hosts, node.Name)
+		if s.hosts == nil {
+			hosts = append(hosts, node.Name)
+		}
 	}
 	cfg, err := ParseDSN("helios://app:hush@" + strings.Join(hosts, ",") + "/shop?sslmode=disable&" + params)
 	if err != nil {

@@ -80,7 +80,8 @@ func MaxStaleness(ctx context.Context, d time.Duration) context.Context {
 	return WithConsistency(ctx, Bounded(d))
 }
 
-// WithSession makes the statements of the context part of s.
+// WithSession makes the statements of the context part of s: its reads see what
+// its writes have written and what its reads have seen before.
 func WithSession(ctx context.Context, s *Session) context.Context {
 	return with(ctx, func(w *wish) { w.session, w.id = s, "" })
 }

@@ -26,6 +26,7 @@ type node struct {
 	proofs  proofs // of load's Replay
 	traffic pool.Traffic
 	counts  nodeCounts
+	told    bool // guarded by the cluster's mu; it is part of it only because companions tell of it
 
 	turnedAway atomic.Pointer[error]          // why the last probe's attempt to connect failed, if that was final
 	refusal    atomic.Pointer[pgconn.PgError] // the server's answer to the last probe's attempt to connect; nil if it let it in

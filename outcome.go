@@ -8,6 +8,7 @@ import (
 
 	"github.com/heliosdb/helios/pool"
 	"github.com/heliosdb/helios/router"
+	"github.com/heliosdb/helios/topology"
 	"github.com/heliosdb/helios/wal"
 )
 
@@ -51,7 +52,7 @@ func failed(call *pool.Call) bool {
 		return false
 	case call.End != pool.HelperNone:
 		return call.EndTag != "COMMIT"
-	case call.Identify: // in a transaction, which has failed with it
+	case call.Identify, call.Look: // a transaction has failed with it, or nobody knows what was seen
 		return true
 	default:
 		return call.ErrAt != pool.StageAfter || !call.Completed
@@ -84,6 +85,9 @@ func (r *run) afterward() {
 // learn moves the session's token.
 func (r *run) learn(call *pool.Call) error {
 	c, q := r.session.cluster, &r.q
+	if call.Look {
+		c.sighted(r.place.node, q.session, &call.Sight)
+	}
 	if call.CommitLSN != 0 {
 		return c.committed(r.place.node, q.session, call, r.place.learn, r.asked)
 	}
@@ -125,6 +129,25 @@ func (c *Cluster) committed(n *node, session *Session, call *pool.Call, learn ui
 	}
 	c.board.SamplePrimary(asked, call.CommitLSN)
 	return nil
+}
+
+// sighted moves the session's token to what a read on n may have seen. Where
+// nobody can say on which timeline that is, the session's next read finds it out
+// on the primary.
+func (c *Cluster) sighted(n *node, session *Session, s *pool.Sight) {
+	view := c.routes.Load().view
+	at := wal.Position{Timeline: s.Timeline, LSN: s.At}
+	if v := nodeIn(view, n.name); s.Recovering && v != nil && v.Role == topology.RoleReplica {
+		at.Timeline = v.Timeline
+		if !v.OnTimeline(view.Timeline) && view.History.Holds(at, view.Timeline) != wal.Kept {
+			at.Timeline = 0 // it has turned to the newer timeline, or stands past the fork
+		}
+	}
+	if at.Timeline == 0 || at.LSN == 0 {
+		session.sawBlindly()
+		return
+	}
+	session.advance(Token{SystemID: view.SystemID, Timeline: at.Timeline, LSN: at.LSN}, 0)
 }
 
 // broke ends a call whose connection broke or was interrupted, and says what

@@ -93,6 +93,11 @@ func (c *Cluster) decide(r *routes, q *query, t *tries) (place, error) {
 	if q.level.kind != levelEventual && q.session.ahead(r.view) {
 		return place{}, unsent("", fmt.Errorf("%w: the session has seen a newer timeline than %s", ErrNoPrimary, r.view.Timeline))
 	}
+	if q.counts { // on the primary as well: it may be another one
+		if _, verdict, err := c.want(r, q); verdict == wal.Lost {
+			return place{}, err
+		}
+	}
 	why, primary := c.needsPrimary(q, t)
 	if !primary {
 		p, err := c.decideReplica(r, q, t)
@@ -207,13 +212,10 @@ func (c *Cluster) decideReplica(r *routes, q *query, t *tries) (place, error) {
 		c.prober.Kick("")
 		return place{}, unsent("", fmt.Errorf("%w: %w", ErrNoPrimary, errAhead))
 	}
-	seen := q.session.Token()
-	lsn, verdict := q.session.wants(r.view)
+	lsn, verdict, err := c.want(r, q)
 	switch verdict {
 	case wal.Lost:
-		c.counts.writesLost.Add(1)
-		return place{}, unsent("", fmt.Errorf("%w: the session had written up to %s on timeline %s, the cluster is on %s, which keeps it up to %s at most",
-			ErrWriteLost, seen.LSN, seen.Timeline, r.view.Timeline, lsn))
+		return place{}, err
 	case wal.Undecided:
 		return place{}, errNoBeginning
 	case wal.Kept:
@@ -221,9 +223,23 @@ func (c *Cluster) decideReplica(r *routes, q *query, t *tries) (place, error) {
 	return c.pickFresh(r, place{want: lsn, reason: "session read"}, q, t)
 }
 
+// want returns the position that q must see, and an error if what its session has
+// seen is lost.
+func (c *Cluster) want(r *routes, q *query) (wal.LSN, wal.Verdict, error) {
+	lsn, verdict, lost := q.session.wants(r.view)
+	if verdict != wal.Lost {
+		return lsn, verdict, nil
+	}
+	c.counts.writesLost.Add(1)
+	return lsn, verdict, unsent("", lost.error())
+}
+
 // pickFresh chooses a replica that sees p.want: one that is known to, else one
 // that is made to prove it.
 func (c *Cluster) pickFresh(r *routes, p place, q *query, t *tries) (place, error) {
+	if p.want == 0 && q.counts && len(r.current) > 0 { // what others show is on nobody knows which timeline
+		return c.pick(r, r.current, r.currents, p, q, t)
+	}
 	if p.want == 0 {
 		return c.pick(r, r.replicas, r.loads, p, q, t)
 	}

@@ -25,6 +25,7 @@ type query struct {
 	learned    bool // a standby has refused the text: it writes
 	readOnlyTx bool // part of a transaction that may run on a replica
 	writingTx  bool // part of any other transaction
+	counts     bool // what it reads becomes what its session has seen
 }
 
 // hint returns where the caller wants the statement to go. A context and an
@@ -78,7 +79,17 @@ func (s *Conn) newQuery(ctx context.Context, q *query, sql string, named []drive
 	if s.tx != nil {
 		q.readOnlyTx, q.writingTx = s.tx.readOnly, !s.tx.readOnly
 	}
+	q.counts = c.readsCount(q)
 	return nil
+}
+
+// readsCount reports whether what q reads moves the token of its session: reads
+// that ask for the session's consistency or more, in a session of the program's
+// own. That of the whole *sql.DB would have every read wait for what any other
+// has seen.
+func (c *Cluster) readsCount(q *query) bool {
+	return q.session != &c.whole && (q.level.kind == levelSession || q.level.kind == levelStrong) && c.config.LSN != LSNOff &&
+		q.wish.node == "" && q.repeatable() && q.stmt.Count > 0 && !precedesSnapshot(q.stmt)
 }
 
 // applyWish finds the session and the level the wish names.

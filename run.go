@@ -121,6 +121,7 @@ type frame struct {
 	end               pool.Helper
 	committed, apart  bool
 	readLSN           bool
+	look              bool
 }
 
 // autocommit returns the frame of a statement that is its own transaction.
@@ -133,10 +134,10 @@ type frame struct {
 func (r *run) autocommit() frame {
 	q := &r.q
 	if r.place.replica {
-		return frame{check: r.place.check, checkApart: r.session.cluster.checkApart()}
+		return frame{check: r.place.check, checkApart: r.session.cluster.checkApart(), look: q.counts}
 	}
 	if !q.writes() {
-		return frame{readLSN: r.place.learn != 0}
+		return frame{readLSN: r.place.learn != 0, look: q.counts}
 	}
 	config := r.session.cluster.config
 	eager, all := config.LSN == LSNEager, config.Resolve == ResolveAll
@@ -175,7 +176,7 @@ func (r *run) send(ctx context.Context, f frame) (pool.Event, error) {
 	call.SegmentSize = r.session.cluster.routes.Load().view.Settings.SegmentSize
 	call.Check, call.CheckApart = f.check, f.checkApart
 	call.ReadLSN, call.Begin = f.readLSN, f.begin
-	call.Identify, call.EarlyAnswer = f.identify, f.end != pool.HelperNone
+	call.Look, call.Identify, call.EarlyAnswer = f.look, f.identify, f.end != pool.HelperNone
 	call.Durability, call.End, call.Committed, call.ApartFromEnd = f.durability, f.end, f.committed, f.apart
 	call.Relaxed = f.apart && q.stmt.SetsLocal || f.readLSN && r.place.relaxed
 	call.Main = r.prepared

@@ -1,6 +1,7 @@
 package helios
 
 import (
+	"fmt"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -10,10 +11,17 @@ import (
 	"github.com/heliosdb/helios/wal"
 )
 
-// Session is what read-your-writes is promised to: the reads of a session see
-// its earlier writes, on whichever node they run. Put it into the context of a
-// request with [WithSession]; a context without one belongs to the session of
-// the whole *sql.DB.
+// Session is what read-your-writes and monotonic reads are promised to: the
+// reads of a session see its earlier writes, and what its earlier reads have
+// seen, on whichever node they run, also after a failover. What does not exist
+// any more then is told with [ErrWriteLost]. Put a session into the context of
+// a request with [WithSession] or [WithSessionID]; a context without one belongs
+// to the session of the whole *sql.DB, which promises its writes only.
+//
+// Reads count that ask for the consistency session or strong and do not name
+// their node, each once it has ended without an error: when its rows are closed,
+// which QueryRow does with Scan. A session that has read on the primary reads
+// there until a replica has what the primary had by then.
 //
 // The zero Session is ready for use. A Session is safe for concurrent use and
 // must not be copied.
@@ -34,15 +42,17 @@ type seen struct {
 	systemID uint64
 	timeline wal.Timeline
 	lsn      atomic.Uint64 // only grows
+	wrote    atomic.Uint64 // how much of it the session's own writes account for, as far as is known; only grows
 	// before is the position on an older timeline that this one took over from;
 	// zero once it was found to be part of this timeline's past.
-	before wal.Position
+	before      wal.Position
+	wroteBefore wal.LSN // what wrote was then
 }
 
 // NewSession returns a session that has seen nothing.
 func NewSession() *Session { return &Session{} }
 
-// Token returns what the session has seen, to be carried to another process.
+// Token returns what the session has written and read, to be carried to another process.
 // After a write whose position is not known yet it covers the writes before.
 func (s *Session) Token() Token {
 	cur := s.seen.Load()
@@ -54,7 +64,11 @@ func (s *Session) Token() Token {
 
 // Advance makes the session see at least t as well. Tokens merge: the greatest
 // position on the newest timeline counts.
-func (s *Session) Advance(t Token) {
+func (s *Session) Advance(t Token) { s.advance(t, uint64(t.LSN)) }
+
+// advance makes the session see at least t, of which its own writes account for
+// what is up to wrote.
+func (s *Session) advance(t Token, wrote uint64) {
 	if t.Timeline == 0 || t.LSN == 0 {
 		return
 	}
@@ -62,13 +76,14 @@ func (s *Session) Advance(t Token) {
 		cur := s.seen.Load()
 		switch {
 		case cur == nil || t.Timeline > cur.timeline || t.SystemID != cur.systemID:
-			if s.seen.CompareAndSwap(cur, cur.succeeded(t)) {
+			if s.seen.CompareAndSwap(cur, cur.succeeded(t, wrote)) {
 				return
 			}
 		case t.Timeline < cur.timeline:
 			return // what an older timeline held was judged when this one took over
 		default:
 			raise(&cur.lsn, uint64(t.LSN))
+			raise(&cur.wrote, wrote)
 			if s.seen.Load() == cur {
 				return
 			}
@@ -89,6 +104,10 @@ func (s *Session) mayHaveWritten(relaxed bool) uint64 {
 	}
 	return n
 }
+
+// sawBlindly notes a read of which nobody knows what it has seen: like a write
+// that nobody has a right to, it is looked for where a primary answers.
+func (s *Session) sawBlindly() { s.mayHaveWritten(true) }
 
 // unsure reports whether a write to learn about may be beyond what is flushed.
 func (s *Session) unsure() bool { return s.unsureAt.Load() > s.learned.Load() }
@@ -127,11 +146,12 @@ func (s *Session) takeBack() {
 func (s *Session) learn(n uint64) { raise(&s.learned, n) }
 
 // succeeded returns what follows cur, which may be nil, on t's newer timeline.
-func (cur *seen) succeeded(t Token) *seen {
+func (cur *seen) succeeded(t Token, wrote uint64) *seen {
 	next := &seen{systemID: t.SystemID, timeline: t.Timeline}
 	next.lsn.Store(uint64(t.LSN))
+	next.wrote.Store(wrote)
 	if cur != nil && cur.systemID == t.SystemID {
-		next.before = wal.Position{Timeline: cur.timeline, LSN: wal.LSN(cur.lsn.Load())}
+		next.before, next.wroteBefore = wal.Position{Timeline: cur.timeline, LSN: wal.LSN(cur.lsn.Load())}, wal.LSN(cur.wrote.Load())
 	}
 	return next
 }
@@ -145,35 +165,61 @@ func raise(v *atomic.Uint64, n uint64) {
 	}
 }
 
+// A lostPosition is one that a newer timeline does not have.
+type lostPosition struct {
+	at   wal.Position
+	next wal.Switch // the beginning of the timeline that does not have it
+	read bool       // the session's own writes are kept
+}
+
+// lossOf returns where what was seen at at was lost, if it was between its timeline
+// and now. The session's own writes account for what is up to wrote.
+func lossOf(history wal.History, at wal.Position, wrote wal.LSN, now wal.Timeline) lostPosition {
+	kept := history.Holds(wal.Position{Timeline: at.Timeline, LSN: wrote}, now) == wal.Kept
+	for _, s := range history {
+		if s.Timeline > at.Timeline && s.Timeline <= now && at.LSN > s.LSN {
+			return lostPosition{at, s, kept}
+		}
+	}
+	return lostPosition{at: at, read: kept}
+}
+
+// error says what was lost and where.
+func (l lostPosition) error() error {
+	whose := "the session had written or read"
+	if l.read {
+		whose = "none of the session's own, but it had read"
+	}
+	return fmt.Errorf("%w: %s up to %s on timeline %s, and timeline %s goes on from %s",
+		ErrWriteLost, whose, l.at.LSN, l.at.Timeline, l.next.Timeline, l.next.LSN)
+}
+
 // wants returns the position a read of the session must see in view, and what
-// is known about the session's writes. With wal.Lost the loss is reported this
+// is known about what the session has seen. With wal.Lost the loss is reported this
 // once: from now on the session asks for what the newest timeline kept of it.
-func (s *Session) wants(view *topology.View) (wal.LSN, wal.Verdict) {
+func (s *Session) wants(view *topology.View) (wal.LSN, wal.Verdict, lostPosition) {
 	cur := s.seen.Load()
 	if cur == nil || cur.systemID != view.SystemID && cur.systemID != 0 && view.SystemID != 0 {
-		return 0, wal.Kept // nothing seen of this cluster
+		return 0, wal.Kept, lostPosition{} // nothing seen of this cluster
 	}
 	at := wal.Position{Timeline: cur.timeline, LSN: wal.LSN(cur.lsn.Load())}
 	if cur.timeline == view.Timeline && cur.before == (wal.Position{}) {
-		return at.LSN, wal.Kept
+		return at.LSN, wal.Kept, lostPosition{}
 	}
 	if cur.before != (wal.Position{}) && view.History.Holds(cur.before, cur.timeline) == wal.Lost {
-		return at.LSN, s.forget(cur, at)
+		return at.LSN, s.forget(cur, at), lossOf(view.History, cur.before, cur.wroteBefore, cur.timeline)
 	}
-	switch verdict := view.History.Holds(at, view.Timeline); verdict {
-	case wal.Lost:
-		kept := wal.Position{Timeline: view.Timeline, LSN: at.LSN}
-		for _, begin := range view.History {
-			if begin.Timeline > at.Timeline {
-				kept.LSN = min(kept.LSN, begin.LSN)
-			}
+	verdict, wrote := view.History.Holds(at, view.Timeline), wal.LSN(cur.wrote.Load())
+	if verdict != wal.Lost {
+		return at.LSN, verdict, lostPosition{}
+	}
+	kept := wal.Position{Timeline: view.Timeline, LSN: at.LSN}
+	for _, begin := range view.History {
+		if begin.Timeline > at.Timeline {
+			kept.LSN = min(kept.LSN, begin.LSN)
 		}
-		return kept.LSN, s.forget(cur, kept)
-	case wal.Kept, wal.Undecided:
-		return at.LSN, verdict
-	default:
-		return at.LSN, verdict
 	}
+	return kept.LSN, s.forget(cur, kept), lossOf(view.History, at, wrote, view.Timeline)
 }
 
 // ahead reports whether the session has seen a timeline that view does not know
@@ -189,9 +235,11 @@ func (s *Session) ahead(view *topology.View) bool {
 func (s *Session) forget(cur *seen, at wal.Position) wal.Verdict {
 	next := &seen{systemID: cur.systemID, timeline: at.Timeline}
 	next.lsn.Store(uint64(at.LSN))
+	next.wrote.Store(min(cur.wrote.Load(), uint64(at.LSN)))
 	if s.seen.CompareAndSwap(cur, next) {
 		if cur.timeline == next.timeline {
 			raise(&next.lsn, cur.lsn.Load()) // what came in meanwhile
+			raise(&next.wrote, cur.wrote.Load())
 		}
 		return wal.Lost
 	}

@@ -17,7 +17,7 @@ import (
 type Token struct {
 	SystemID uint64       // PostgreSQL's system identifier of the cluster
 	Timeline wal.Timeline // the timeline LSN was written on
-	LSN      wal.LSN      // at or behind the end of the newest commit record
+	LSN      wal.LSN      // at or behind the end of the newest commit record, written or read
 }
 
 // IsZero reports whether the token asks for nothing.

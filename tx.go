@@ -120,7 +120,7 @@ func isolationClause(level sql.IsolationLevel) (string, error) {
 // that a replica is fresh has a Sync of its own: nothing may come between BEGIN
 // and the snapshot.
 func (t *tx) opening(r *run) frame {
-	return frame{check: r.place.check, checkApart: true, begin: t.begin, identify: t.identifies(&r.q)}
+	return frame{check: r.place.check, checkApart: true, begin: t.begin, identify: t.identifies(&r.q), look: r.q.counts}
 }
 
 // identifies reports whether a statement carries the question for the identity of

@@ -1,6 +1,7 @@
 // Package httpsession lets the users of an HTTP service read their own writes,
-// whichever process of the service answers them: what a session has seen of the
-// database travels in a cookie, or in a header between services.
+// and never something older than they have read, whichever process of the service
+// answers them: what a session has seen of the database travels in a cookie, or in
+// a header between services.
 //
 //	http.ListenAndServe(addr, httpsession.Handler(mux, httpsession.Options{}))
 //
@@ -9,9 +10,11 @@
 //
 // # Limits
 //
-//   - What is written after the first byte of a response was sent cannot be put
+//   - What is written or read after the first byte of a response was sent cannot be put
 //     into its headers any more. It is covered again from the user's next request
-//     on that writes, or by the session of the whole *sql.DB in this process.
+//     on that does, or by the session of the whole *sql.DB in this process.
+//   - A response has a new cookie whenever the session has seen something new, which
+//     a read does as well: a cache in between should not keep it for others.
 //   - A token says nothing secret and gives no right. A client that invents one
 //     only makes its own reads go to the primary, or wait for a timeline that does
 //     not exist until failover_wait ends.

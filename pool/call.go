@@ -25,6 +25,7 @@ type Call struct {
 	Begin        string    // opens a transaction; "BEGIN" is HelperBegin
 	Main         *Prepared // the application's statement, with the Params bound; nil if there is none
 	Text         string    // instead of Main: sent by the simple protocol, may hold several statements
+	Look         bool      // HelperSight behind Main, or behind Text
 	Identify     bool      // HelperIdentity behind Main
 	EarlyAnswer  bool      // the server sends what it has to say so far before it goes on behind that
 	Durability   bool      // HelperDurability
@@ -44,6 +45,7 @@ type Call struct {
 	Position       wal.LSN                   // what its queries see
 	CommitLSN      wal.LSN                   // surely at or behind the end of the commit record; 0 if not known
 	CommitTimeline wal.Timeline              // of CommitLSN
+	Sight          Sight                     // how far what Main has read can reach, as HelperSight answered
 	Identity       Identity                  // of the transaction, as HelperIdentity answered
 	EndTag         string                    // COMMIT or ROLLBACK, as the server answered the End
 	Affected       int64                     // rows that Main, or the last statement of Text, says it touched
@@ -220,6 +222,10 @@ func (c *Conn) sendMain(r *Call) {
 
 // sendAfter sends what stands behind the statement, and the last Sync.
 func (c *Conn) sendAfter(r *Call) {
+	if r.Look {
+		c.add(r, step{kind: stepHelper, helper: HelperSight})
+		c.sendHelper(HelperSight)
+	}
 	if r.Identify {
 		c.add(r, step{kind: stepHelper, helper: HelperIdentity})
 		c.sendHelper(HelperIdentity)

@@ -35,6 +35,9 @@ const (
 	// server. Behind a write it is what the outcome of a lost commit can be found
 	// out with.
 	HelperIdentity
+	// HelperSight asks how far what was read in front of it can reach. It takes no
+	// look at the data: its answer is newer than any snapshot taken before it.
+	HelperSight
 	// HelperBegin opens a transaction.
 	HelperBegin
 	// HelperCommit ends it.
@@ -57,6 +60,10 @@ var helperSQL = [helperCount]string{
 	HelperIdentity: `SELECT pg_catalog.pg_current_xact_id_if_assigned(), pg_catalog.pg_current_wal_insert_lsn(),` +
 		` pg_catalog.pg_last_wal_replay_lsn(), pg_catalog.pg_postmaster_start_time(),` +
 		` pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())`,
+	HelperSight: `SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN pg_catalog.pg_is_in_recovery()` +
+		` THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END,` +
+		` CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_receive_lsn() END,` +
+		` CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END`,
 	HelperBegin:    `BEGIN`,
 	HelperCommit:   `COMMIT`,
 	HelperRollback: `ROLLBACK`,
@@ -106,6 +113,10 @@ func (c *Conn) takeHelperRow(h Helper, row [][]byte) {
 		if len(row) == 5 {
 			c.call.Identity = identity(row)
 		}
+	case HelperSight:
+		if len(row) == 4 && len(row[0]) == 1 {
+			c.call.Sight = sight(row, c.call.SegmentSize)
+		}
 	case HelperNone, HelperBegin, HelperCommit, HelperRollback, helperCount:
 	}
 }
@@ -131,6 +142,28 @@ func fileTimeline(name []byte) wal.Timeline {
 		return 0
 	}
 	return wal.Timeline(timeline)
+}
+
+// A Sight says how far what a query has seen can reach. The zero Sight says
+// nothing.
+type Sight struct {
+	At         wal.LSN      // whatever has replayed up to here shows all of it; 0 if not known
+	Timeline   wal.Timeline // of At; 0 on a standby, which does not tell
+	Recovering bool         // the node was in recovery
+}
+
+// sight reads the answer of HelperSight. A standby shows a commit a moment before
+// it counts it as replayed (ApplyWalRecord in xlogrecovery.c). Where it has
+// received more than it counts, the next record belongs to what may have been
+// seen, and stands replayed from the first byte behind the last one on.
+func sight(row [][]byte, segmentSize uint64) Sight {
+	s := Sight{Recovering: row[0][0] != 0, At: binaryLSN(row[1])}
+	if !s.Recovering {
+		s.At, s.Timeline = s.At.EndOfRecord(segmentSize), fileTimeline(row[3])
+	} else if s.At != 0 && binaryLSN(row[2]) > s.At {
+		s.At++
+	}
+	return s
 }
 
 // An Identity says which transaction a write was part of. The zero Identity

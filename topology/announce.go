@@ -124,6 +124,10 @@ func (n *Node) isRun(startedAt time.Time) bool {
 	return !startedAt.IsZero() && n.StartedAt.Equal(startedAt)
 }
 
+// SameServer reports whether n and o are names of one server, as far as both were
+// seen: it has one system identifier and one start of its postmaster.
+func (n *Node) SameServer(o *Node) bool { return n.SystemID == o.SystemID && n.isRun(o.StartedAt) }
+
 // hearTold takes over what a companion says of the node. Positions, roles and
 // timelines count only for the very run of the server that a probe has seen, and
 // only forwards: within a run none of them goes back, so that it does not matter
