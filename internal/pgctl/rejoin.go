@@ -144,8 +144,11 @@ type RejoinOptions struct {
 	// Target is the timeline of the primary, and History its history.
 	Target  wal.Timeline
 	History wal.History
-	// SystemID is the cluster's. A directory with another one is never touched.
+	// SystemID is the cluster's. A directory with another one is not touched.
 	SystemID uint64
+	// ReplaceForeign lets a copy take the place of such a directory, or of one that is
+	// ahead of the cluster, and keeps it whole beside the copy.
+	ReplaceForeign bool
 	// Archive is the directory in which what has diverged is kept, outside of the
 	// data directory; "" means diverged in Config.State.
 	Archive string
@@ -235,7 +238,7 @@ func (i *Instance) becomeReplica(ctx context.Context, opt RejoinOptions) (Rejoin
 	if ctx.Err() != nil {
 		return done, unknown
 	}
-	if was.SystemID != 0 && opt.SystemID != 0 && was.SystemID != opt.SystemID {
+	if was.SystemID != 0 && opt.SystemID != 0 && was.SystemID != opt.SystemID && !opt.ReplaceForeign {
 		return done, foreign(was.SystemID, opt.SystemID)
 	}
 	// Where the log is not whole nobody can say what has diverged.
@@ -284,7 +287,7 @@ func (i *Instance) climb(ctx context.Context, opt RejoinOptions, done *Rejoined)
 	if err != nil {
 		return err
 	}
-	if done.Diverged && done.Archived == "" {
+	if done.Diverged && done.Archived == "" && !opt.ReplaceForeign {
 		if done.Archived, err = i.archiveTail(ctx, opt, *done); err != nil {
 			return fmt.Errorf("what has diverged cannot be kept: %w", err)
 		}

@@ -42,7 +42,8 @@ type Agent struct {
 	running sync.WaitGroup // what goes on when a method has returned
 	ending  chan struct{}  // closed when Run ends
 
-	anew atomic.Bool // the data directory is to be made anew
+	anew atomic.Bool         // the data directory is to be made anew
+	plan failover.RejoinPlan // the last one told in the log; whoever has taken the agent has it
 
 	source  sync.Mutex    // held while the relay's source is changed
 	sourced string        // guarded by source; what it was changed to

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -18,7 +19,7 @@ const reconcileInterval = time.Second
 func (a *Agent) reconcile(ctx context.Context) {
 	tick := time.NewTicker(reconcileInterval)
 	defer tick.Stop()
-	var failed string
+	var last failure
 	for {
 		select {
 		case <-ctx.Done():
@@ -26,16 +27,58 @@ func (a *Agent) reconcile(ctx context.Context) {
 		case <-a.wake:
 		case <-tick.C:
 		}
-		did, err := a.step(ctx)
-		switch {
-		case err == nil:
-			failed = ""
-		case ctx.Err() == nil && firstLine(err) != failed:
-			failed = firstLine(err)
-			a.log.WarnContext(ctx, "a step failed, and is tried again", "step", string(did), "error", err)
+		did, err := a.step(ctx, &last)
+		if last.note(did, err, a.clock()) && ctx.Err() == nil {
+			a.log.WarnContext(ctx, "a step failed, and is tried again", "step", string(did.step), "error", err)
 		}
 	}
 }
+
+// Between two tries of a step that fails there is a pause, from the first of these
+// to the second. Assignments come many times a second, and what keeps a server from
+// becoming a standby often lasts.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = reconcileInterval
+)
+
+// An attempt is a step for a reign.
+type attempt struct {
+	step    step
+	epoch   failover.Epoch
+	phase   failover.Phase
+	primary string
+}
+
+// A failure is the attempt that failed last. The zero failure is none.
+type failure struct {
+	of    attempt
+	text  string
+	pause time.Duration
+	until time.Duration // not tried again before that
+}
+
+// note takes the outcome of an attempt, and reports whether it is a failure of
+// another kind than the one before.
+func (f *failure) note(did attempt, err error, now time.Duration) (isNews bool) {
+	switch {
+	case errors.Is(err, errPause):
+		return false
+	case err == nil:
+		*f = failure{}
+		return false
+	}
+	isNews = firstLine(err) != f.text
+	pause := min(2*f.pause, lastPause)
+	if did != f.of || pause == 0 {
+		pause = firstPause
+	}
+	*f = failure{of: did, text: firstLine(err), pause: pause, until: now + pause}
+	return isNews
+}
+
+// errPause means that an attempt was left out, since the same one has just failed.
+var errPause = errors.New("agent: it has just failed")
 
 // firstLine is what an error says before it quotes the server's log, which has
 // another time in it whenever the same thing happens again.
@@ -44,15 +87,20 @@ func firstLine(err error) string {
 	return line
 }
 
-// step does what is to be done next.
-func (a *Agent) step(ctx context.Context) (step, error) {
+// step does what is to be done next, unless that has failed a moment ago. What ends
+// a primary never waits.
+func (a *Agent) step(ctx context.Context, last *failure) (attempt, error) {
 	if err := a.take(ctx); err != nil {
-		return stepNone, err
+		return attempt{step: stepNone}, err
 	}
 	defer a.put()
 	v := a.view()
-	s := decide(v)
-	return s, a.perform(ctx, s, v.as)
+	did := attempt{decide(v), v.as.Epoch, v.as.Phase, v.as.Primary.Name}
+	ends := did.step == stepHardStop || did.step == stepWithdraw
+	if did == last.of && a.clock() < last.until && !ends {
+		return did, errPause
+	}
+	return did, a.perform(ctx, did.step, v.as)
 }
 
 // view is what there is to decide by.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,8 +32,8 @@ func (a *Agent) reinit(ctx context.Context, as failover.Assignment) error {
 // become makes the server a standby of the primary, from a rung of the ladder on.
 func (a *Agent) become(ctx context.Context, as failover.Assignment, from pgctl.Rung) error {
 	began := a.clock()
-	a.starting("it becomes a standby of " + as.Primary.Name)
 	if a.pg.Running() {
+		a.starting("it becomes a standby of " + as.Primary.Name)
 		if err := a.pg.HardStop(ctx, stopBudget); err != nil {
 			return a.startedOr(err)
 		}
@@ -41,6 +42,7 @@ func (a *Agent) become(ctx context.Context, as failover.Assignment, from pgctl.R
 	if err != nil {
 		return a.startedOr(err)
 	}
+	a.starting("it becomes a standby of " + as.Primary.Name)
 	if err := a.pg.Configure(a.cfg.settings()); err != nil {
 		return a.startedOr(err)
 	}
@@ -60,7 +62,7 @@ func (a *Agent) become(ctx context.Context, as failover.Assignment, from pgctl.R
 	a.rejoining = rejoining{string(done.Rung), began}
 	a.mu.Unlock()
 	a.log.InfoContext(ctx, "the server is a standby", "of", as.Primary.Name, "by", string(done.Rung), "was", done.Was.Position,
-		"fork", done.Fork, "diverged", done.Diverged, "kept", done.Archived, "took", (a.clock() - began).Round(time.Millisecond))
+		"fork", done.Fork, "diverged", done.Diverged, "kept", cmp.Or(done.Archived, done.Kept), "took", (a.clock() - began).Round(time.Millisecond))
 	return a.startedOr(nil)
 }
 
@@ -104,7 +106,10 @@ func (a *Agent) ladder(ctx context.Context, as failover.Assignment, from pgctl.R
 	}
 	opt.DropOld = !known.Foreign // what it holds beyond the cluster's history cannot be told apart
 	plan := failover.Rejoin(known, opt.History, opt.Target, opt.SystemID)
-	a.log.InfoContext(ctx, "how the server comes back", "step", string(plan.Step), "reason", plan.Reason)
+	if plan != a.plan {
+		a.log.InfoContext(ctx, "how the server comes back", "step", string(plan.Step), "reason", plan.Reason)
+		a.plan = plan
+	}
 	if plan.Step != failover.RejoinStart && (known.Foreign || known.Position.Timeline >= opt.Target) {
 		a.relay.Forget() // what it holds came from where this node has been
 	}
@@ -115,7 +120,12 @@ func (a *Agent) ladder(ctx context.Context, as failover.Assignment, from pgctl.R
 	case failover.RejoinClone:
 		opt.From = pgctl.Reclone
 	case failover.RejoinQuarantine:
-		return opt, errors.New("agent: the data directory is left alone: " + plan.Reason)
+		if from != pgctl.Reclone || opt.Target == 0 || opt.SystemID == 0 {
+			return opt, errors.New("agent: the data directory is left alone: " + plan.Reason)
+		}
+		// Somebody has looked, and wants it made anew. What is there is nobody else's, so
+		// it stays, beside the copy.
+		opt.From, opt.DropOld, opt.ReplaceForeign = pgctl.Reclone, false, true
 	}
 	return opt, nil
 }

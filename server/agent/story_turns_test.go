@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -395,5 +397,27 @@ func TestAPrimaryThatNeverWasReadyIsClonedAnew(t *testing.T) {
 	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
 	if got := m.awaitSame(n3); got != 10 {
 		t.Errorf("%d rows are there, want 10", got)
+	}
+}
+
+// A standby that somebody has promoted past its companion is on a timeline which the
+// cluster knows nothing of. It is left alone until an operator wants it made anew, and
+// then what it had is kept.
+func TestAStandbyThatWasPromotedByHandIsMadeAnewWhenThatIsWanted(t *testing.T) {
+	m := newTeam(t, "n1", "n2")
+	m.found(async)
+	n1, n2 := m.nodes[0], m.nodes[1]
+	n1.exec("CREATE TABLE t (i int)")
+	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
+	n2.exec("SELECT pg_promote()")
+	await(t, "n2 is left alone", func() bool { return strings.Contains(n2.Report().Reason, "is left alone") })
+	n1.exec("INSERT INTO t SELECT generate_series(1, 100)")
+	pgtest.OK(t, n2.Reinit(t.Context()))
+	await(t, "n2 streams", func() bool { return n2.Report().Streaming })
+	if got := m.awaitSame(n1); got != 100 {
+		t.Errorf("%d rows are there, want 100", got)
+	}
+	if kept, err := filepath.Glob(n2.cfg.DataDir + ".diverged-*/PG_VERSION"); err != nil || len(kept) != 1 {
+		t.Errorf("kept is %v, error %v; want the directory that was replaced", kept, err)
 	}
 }

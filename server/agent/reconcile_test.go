@@ -1,0 +1,41 @@
+package agent
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/heliosdb/helios/failover"
+)
+
+// What fails again and again is tried once a second, and said once; what is another
+// thing is tried at once.
+func TestAStepThatFailsIsTriedAgainAfterAPause(t *testing.T) {
+	var last failure
+	rejoin := attempt{stepRejoin, 2, failover.PhaseReady, "n1"}
+	refused := errors.New("refused\nFATAL: at 12:00")
+	var now time.Duration
+	for i, want := range []time.Duration{50, 100, 200, 400, 800, 1000, 1000} {
+		if news := last.note(rejoin, refused, now); news != (i == 0) {
+			t.Errorf("try %d: news is %v", i+1, news)
+		}
+		if got := last.until - now; got != want*time.Millisecond {
+			t.Errorf("try %d: a pause of %v, want %v", i+1, got, want*time.Millisecond)
+		}
+		if last.note(rejoin, errPause, now) || last.until != now+want*time.Millisecond {
+			t.Errorf("try %d: what was left out counts", i+1)
+		}
+		now = last.until
+	}
+	if !last.note(rejoin, errors.New("another reason"), now) {
+		t.Error("another reason is not told")
+	}
+	another := attempt{stepRejoin, 3, failover.PhaseReady, "n1"}
+	last.note(another, refused, now)
+	if got := last.until - now; got != firstPause {
+		t.Errorf("another epoch's first pause is %v, want %v", got, firstPause)
+	}
+	if last.note(another, nil, now); last != (failure{}) {
+		t.Errorf("after a success: %+v, want none", last)
+	}
+}
