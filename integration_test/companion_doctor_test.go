@@ -232,9 +232,8 @@ func (p *patient) twoPrimaries(primary, n *companions.Node) {
 	p.finds("two primaries", "two_primaries "+n.Name, "unreachable_companion "+n.Name)
 	pgtest.OK(p.t, n.Start())
 	p.finds("one primary of two that were", "astray "+n.Name)
-	pgtest.OK(p.t, n.StopCompanion())
-	pgtest.OK(p.t, os.Rename(n.Dir, n.Dir+".away"))
-	pgtest.OK(p.t, n.Start())
+	_, err := operator(p.t, primary).Reinit(pgtest.Context(p.t), n.Name)
+	pgtest.OK(p.t, err)
 	p.finds("what was cloned anew")
 	if now := primaryOf(p.t, p.Cluster); now != primary {
 		p.t.Errorf("the primary is %s, and was %s before", now.Name, primary.Name)

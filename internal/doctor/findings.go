@@ -246,7 +246,7 @@ func unwell(m failover.Member, o *api.Overview, at int) []Finding {
 			Code: "astray", Severity: Problem, Node: m.Name,
 			What: fmt.Sprintf("its data is on timeline %s, and the cluster is only on %s: somebody has promoted it", n.Timeline, o.Bulletin.Timeline),
 			Why:  "the cluster knows nothing of what was written there, so that the data is left alone, and nobody reads it",
-			Fix:  "see whether something there is wanted; then, on " + m.Name + ", stop helios server, move the data directory away, and start it: the node is cloned anew",
+			Fix:  "helios reinit " + m.Name + " has it cloned anew, and keeps the data that it has now beside the data directory; see whether something there is wanted",
 		}}
 	}
 	switch n.State {

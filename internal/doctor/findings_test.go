@@ -223,7 +223,7 @@ func TestEachFaultIsFoundAndToldWithItsRemedy(t *testing.T) {
 				n.Role, n.State, n.Timeline = "primary", "down", 4
 				p.Servers[1].Err = errors.New("connection refused")
 			},
-			"astray", "n2", "on timeline 4, and the cluster is only on 3", "move the data directory away",
+			"astray", "n2", "on timeline 4, and the cluster is only on 3", "helios reinit n2",
 		},
 		"a replica that diverged": {
 			func(p *Picture) { p.Overview.Bulletin.Nodes[1].State = "diverged" },

@@ -15,14 +15,15 @@ func TestAStepThatFailsIsTriedAgainAfterAPause(t *testing.T) {
 	rejoin := attempt{stepRejoin, 2, failover.PhaseReady, "n1"}
 	refused := errors.New("refused\nFATAL: at 12:00")
 	var now time.Duration
-	for i, want := range []time.Duration{50, 100, 200, 400, 800, 1000, 1000} {
+	const ms = time.Millisecond
+	for i, want := range []time.Duration{50 * ms, 100 * ms, 200 * ms, 400 * ms, 800 * ms, time.Second, time.Second} {
 		if news := last.note(rejoin, refused, now); news != (i == 0) {
 			t.Errorf("try %d: news is %v", i+1, news)
 		}
-		if got := last.until - now; got != want*time.Millisecond {
-			t.Errorf("try %d: a pause of %v, want %v", i+1, got, want*time.Millisecond)
+		if got := last.until - now; got != want {
+			t.Errorf("try %d: a pause of %v, want %v", i+1, got, want)
 		}
-		if last.note(rejoin, errPause, now) || last.until != now+want*time.Millisecond {
+		if last.note(rejoin, errPause, now) || last.until != now+want {
 			t.Errorf("try %d: what was left out counts", i+1)
 		}
 		now = last.until
