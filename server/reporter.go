@@ -13,6 +13,11 @@ import (
 // live on it.
 const fastest = 100 * time.Millisecond
 
+// hasty is how often a primary without a lease reports: commits wait for it. The
+// answer to what it said when it had just been promoted may be from before the leader
+// knew that it is ready.
+const hasty = 10 * time.Millisecond
+
 // reporter tells the leader how the local node is, and the node what the leader
 // wants.
 type reporter struct {
@@ -62,6 +67,8 @@ func (r *reporter) await(ctx context.Context, changed <-chan struct{}, d time.Du
 func (r *reporter) interval() time.Duration {
 	lease := r.s.log.State().Settings.Lease
 	switch {
+	case r.last.WantsLease && r.s.node.LeaseRemaining() <= 0:
+		return hasty
 	case r.last.WantsLease && lease > 0:
 		return lease / 5
 	case r.last.Postgres == failover.ServerUp && !r.last.Primary && r.s.node.Picture().ReplayLSN != r.last.ReplayLSN:

@@ -60,7 +60,7 @@ func (t *transport) note(id raft.ServerID, a ack) {
 }
 
 // follow reports whether a majority of the voters of servers followed the
-// leader of a term after since, and returns a channel that is closed when more
+// leader of a term at or after since, and returns a channel that is closed when more
 // is known. The leader itself, self, follows always.
 func (t *transport) follow(servers []raft.Server, self raft.ServerID, term uint64, since time.Time) (bool, <-chan struct{}) {
 	t.mu.Lock()
@@ -71,7 +71,7 @@ func (t *transport) follow(servers []raft.Server, self raft.ServerID, term uint6
 			continue
 		}
 		voters++
-		if a := t.acks[s.ID]; s.ID == self || a.term == term && a.sent.After(since) {
+		if a := t.acks[s.ID]; s.ID == self || a.term == term && !a.sent.Before(since) {
 			following++
 		}
 	}
