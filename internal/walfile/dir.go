@@ -60,6 +60,7 @@ func (d *Dir) Close() error {
 // the timeline that owns the position ends, since the files of two timelines
 // differ from there on.
 //
+// Pages without a header are given only if the segment behind theirs has begun.
 // Only whole pages can be told from what a file held before. How far the last
 // page was written is not in it: the caller asks for nothing that the server
 // has not written yet, unless the directory is that of a [Spool], which knows.
@@ -127,7 +128,7 @@ func (d *Dir) read(s *segment, p []byte, at wal.LSN) (int, error) {
 	}
 	h := d.takeHeader()
 	defer d.giveHeader(h)
-	end := at + wal.LSN(n)
+	end, finished := at+wal.LSN(n), false
 	for page := pageStart(at); page < end; page += wal.PageSize {
 		header := h[:]
 		if page >= at && end-page >= shortHeader {
@@ -136,7 +137,13 @@ func (d *Dir) read(s *segment, p []byte, at wal.LSN) (int, error) {
 			end = page
 			break
 		}
-		if err := d.checkPage(header, page, s); err != nil {
+		err := d.checkPage(header, page, s)
+		if err == nil && isFiller(header) && !finished {
+			if finished = d.finished(s); !finished {
+				err = ErrNotKept
+			}
+		}
+		if err != nil {
 			if page <= at {
 				return 0, err
 			}
@@ -148,6 +155,22 @@ func (d *Dir) read(s *segment, p []byte, at wal.LSN) (int, error) {
 		return 0, ErrNotKept
 	}
 	return int(end - at), nil
+}
+
+// finished reports whether the server has written all of a segment. Pages without a
+// header are filler then. Until then they may be room that is not yet used: a replica
+// that has crashed has that between the end of what it received and the end of the
+// file. A server begins a segment when the one before is whole, and on disk.
+func (d *Dir) finished(s *segment) bool {
+	if d.end != nil {
+		return true // nobody reads beyond what was written
+	}
+	next := &segment{id: segmentID{number: s.id.number + 1, timeline: s.id.timeline}}
+	if d.openSegment(next) != nil {
+		return false
+	}
+	next.file.Close() //nolint:errcheck // only read
+	return true
 }
 
 // checkPage returns an error unless a page header is right for its place.

@@ -93,8 +93,8 @@ func TestOnlyPagesOfTheirPlaceAreRead(t *testing.T) {
 		"a header that ends":          {func(b []byte) []byte { return b[:8192+10] }, 3*seg + 8000, 1000, 192, ""},
 		"recycled":                    {func(b []byte) []byte { u64(b[8:], uint64(2*seg)); return b }, 3*seg + 9000, 100, 0, ""},
 		"zeros":                       {func(b []byte) []byte { return make([]byte, len(b)) }, 3*seg + 9000, 100, 0, ""},
-		"zeros after a switch":        {func(b []byte) []byte { clear(b[8192:]); return b }, 3*seg + 5000, 100_000, 100_000, ""},
-		"within zeros":                {func(b []byte) []byte { clear(b[8192:]); return b }, 3*seg + 50_000, 100_000, 100_000, ""},
+		"zeros of a replica":          {func(b []byte) []byte { clear(b[8192:]); return b }, 3*seg + 5000, 100_000, 3192, ""},
+		"within zeros of a replica":   {func(b []byte) []byte { clear(b[8192:]); return b }, 3*seg + 50_000, 100_000, 0, ""},
 		"zeros in a recycled segment": {func(b []byte) []byte { clear(b[8192:]); u64(b[8:], uint64(seg)); return b }, 3*seg + 50_000, 100_000, 0, ""},
 		"recycled further on":         {func(b []byte) []byte { u64(b[16384+8:], uint64(seg)); return b }, 3*seg + 9000, 100_000, 16384 - 9000, ""},
 		"only what was recycled":      {func(b []byte) []byte { u64(b[16384+8:], uint64(seg)); return b }, 3*seg + 17_000, 100, 0, ""},
@@ -131,6 +131,39 @@ func TestOnlyPagesOfTheirPlaceAreRead(t *testing.T) {
 				t.Errorf("ReadAt = %v, want %v", err, ErrNotKept)
 			case tt.reason != "" && (!isPage || !strings.Contains(page.Error(), tt.reason)):
 				t.Errorf("ReadAt = %v, want a PageError: %s", err, tt.reason)
+			}
+		})
+	}
+}
+
+// What is behind the end of WAL in a segment is filler once the next one has begun.
+// Before that a replica has room there that it has not used yet.
+func TestZerosAreWALWhenTheNextSegmentHasBegun(t *testing.T) {
+	const seg = wal.LSN(testSize)
+	l := newFakeLog(testRand(1), 3*seg, 2)
+	l.grow(int(3 * seg))
+	switched := slices.Clone(l.bytes(3*seg, 4*seg))
+	clear(switched[8192:])
+	recycled := slices.Clone(l.bytes(3*seg, 4*seg))
+	for name, tt := range map[string]struct {
+		next []byte
+		want int // bytes, of 100,000 from the first page on
+	}{
+		"it is not there":          {nil, 8192},
+		"it has begun":             {l.bytes(4*seg, 5*seg), 100_000},
+		"it is a recycled file":    {recycled, 8192},
+		"it is a preallocated one": {make([]byte, seg), 8192},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			writeFile(t, filepath.Join(dir, segmentID{number: 3, timeline: 2}.name(testSize)), switched)
+			if tt.next != nil {
+				writeFile(t, filepath.Join(dir, segmentID{number: 4, timeline: 2}.name(testSize)), tt.next)
+			}
+			d := OpenDir(dir, testSize, testSystem)
+			defer d.Close()
+			if n, err := d.ReadAt(make([]byte, 100_000), 3*seg, 2); n != tt.want || err != nil {
+				t.Errorf("ReadAt = %d, %v; want %d", n, err, tt.want)
 			}
 		})
 	}

@@ -113,7 +113,7 @@ func (a *Agent) makeRelay() error {
 	r.Name, r.Source, r.SourceLater = gateName, nil, true
 	r.Acknowledge, r.Slot = relay.Policy{}, ""
 	r.Log = a.log
-	r.WALDir = cmp.Or(r.WALDir, filepath.Join(a.cfg.DataDir, "pg_wal"))
+	r.WALDir, r.WALOwner = cmp.Or(r.WALDir, filepath.Join(a.cfg.DataDir, "pg_wal")), a.cfg.Name
 	a.gate = &gate{clock: a.clock, lease: a.lease, settled: a.tell, confirmed: a.cfg.Metrics.GateConfirmed}
 	r.Gate = a.gate.confirm
 	made, err := relay.New(r)

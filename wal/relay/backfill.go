@@ -58,6 +58,9 @@ func (f *backfill) close() {
 // fromFiles sends a message's worth from disk, and reports whether it could.
 func (f *backfill) fromFiles(b *branch, from, end wal.LSN) (bool, error) {
 	for _, dir := range f.files {
+		if dir.Path() == f.st.r.cfg.WALDir && f.st.s.sub.name == f.st.r.cfg.WALOwner {
+			continue
+		}
 		most := min(wal.LSN(len(f.buf)), end-from) //nolint:gosec // positive
 		n, err := dir.ReadAt(f.buf[:most], from, b.owners(from)...)
 		if err != nil || n == 0 {
@@ -255,6 +258,7 @@ func (f *backfill) refused(err error) error {
 		code := pgErr.Code
 		if errors.Is(gone(err), errGone) {
 			code = codeGone // a relay that asks has nothing else to know it by
+			f.st.r.strand(f.st.s.sub.name, f.at)
 		}
 		return &replication.Error{Code: code, Message: pgErr.Message, Detail: pgErr.Detail, Hint: pgErr.Hint}
 	}

@@ -38,6 +38,10 @@ type Config struct {
 	// is fed by the relay, or feeds it; empty if there is none. WAL that is older
 	// than the buffer is read there.
 	WALDir string
+	// WALOwner is what the server of WALDir is called as a subscriber. It is not
+	// served from its own files: what it asks for in spite of them it cannot use as it
+	// is there.
+	WALOwner string
 	// SpoolDir is where the relay keeps WAL itself, up to Keep bytes; empty if
 	// it does not.
 	SpoolDir string
