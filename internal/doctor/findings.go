@@ -270,7 +270,7 @@ func unwell(m failover.Member, o *api.Overview, at int) []Finding {
 
 // astray reports whether a node was promoted past the companions.
 func astray(b *topology.Bulletin, n topology.Reported) bool {
-	return b.Phase == string(failover.PhaseReady) && n.Role == "primary" && n.Name != b.Primary && n.Timeline > b.Timeline
+	return b.Phase == string(failover.PhaseReady) && n.Name != b.Primary && n.Timeline > b.Timeline
 }
 
 // replication is about replicas that receive nothing, or that are late.

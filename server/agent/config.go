@@ -75,6 +75,8 @@ type Config struct {
 	HardStopGrace  time.Duration // how long a primary without a lease goes on that does not hear the others; 0 for 3 s
 	Fencing        string        // FencingStrict or FencingRelaxed
 
+	strandedFor time.Duration // how long a standby asks in vain before it is made anew; 0 for 12 s
+
 	Metrics Metrics // nil for nobody who counts
 	Log     *slog.Logger
 	Clock   func() time.Duration // nil for Boottime
@@ -110,6 +112,7 @@ func (c Config) withDefaults() Config {
 	c.HealthTimeout = cmp.Or(c.HealthTimeout, time.Second)
 	c.HardStopGrace = cmp.Or(c.HardStopGrace, 3*time.Second)
 	c.Fencing = cmp.Or(c.Fencing, FencingStrict)
+	c.strandedFor = cmp.Or(c.strandedFor, 12*time.Second)
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}

@@ -20,6 +20,7 @@ type view struct {
 	diverged  bool // a standby past the fork
 	unproven  bool // its log may be that of a primary which never was ready
 	anew      bool // an operator wants the data directory made anew
+	stranded  bool // the WAL that it needs next is gone
 	stopped   bool // was stopped because the leader of this epoch said so
 	alone     bool // a primary that must not go on without a lease
 	withdrawn bool // was stopped for that reason
@@ -41,7 +42,7 @@ const (
 	stepHardStop     step = "stop hard"        // another node is primary
 	stepWithdraw     step = "withdraw"         // another node may be it
 	stepRejoin       step = "rejoin"           // become a standby of the primary by whatever it takes
-	stepClone        step = "clone"            // by an operator's wish
+	stepClone        step = "clone"            // by an operator's wish, or since nothing else helps
 )
 
 // restartPatience is how long the leader has to close the epoch of a primary that
@@ -108,6 +109,8 @@ func decideStandby(v view) step {
 		return stepClone
 	case v.running && !v.diverged && v.unproven && v.as.Phase != failover.PhaseReady:
 		return stepNone // once it follows, its log counts as the epoch's
+	case v.stranded && v.as.Phase == failover.PhaseReady:
+		return stepClone
 	case v.running && !v.diverged:
 		return stepFollow
 	case v.as.Phase == failover.PhaseReady:

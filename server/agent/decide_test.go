@@ -70,6 +70,8 @@ func TestTheNextStep(t *testing.T) {
 		"but not before the fork is known":                    {[]func(*view){elected(3, "n2"), func(v *view) { v.diverged = true }}, stepNone},
 		"a standby is made anew by an operator's wish":        {[]func(*view){ready(3, "n2"), func(v *view) { v.anew = true }}, stepClone},
 		"a running primary of another reign is stopped first": {[]func(*view){ready(3, "n2"), primary, reigned(2), func(v *view) { v.anew = true }}, stepHardStop},
+		"a standby whose WAL is gone is made anew":            {[]func(*view){ready(3, "n2"), func(v *view) { v.stranded = true }}, stepClone},
+		"but not before there is a primary":                   {[]func(*view){elected(3, "n2"), func(v *view) { v.stranded = true }}, stepFollow},
 		"the primary is never made anew":                      {[]func(*view){ready(3, "n1"), primary, func(v *view) { v.anew = true }}, stepReign},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -27,19 +27,22 @@ func (a *Agent) reconcile(ctx context.Context) {
 		case <-a.wake:
 		case <-tick.C:
 		}
+		began := a.clock()
 		did, err := a.step(ctx, &last)
-		if last.note(did, err, a.clock()) && ctx.Err() == nil {
+		if last.note(did, err, began, a.clock()) && ctx.Err() == nil {
 			a.log.WarnContext(ctx, "a step failed, and is tried again", "step", string(did.step), "error", err)
 		}
 	}
 }
 
 // Between two tries of a step that fails there is a pause, from the first of these
-// to the second. Assignments come many times a second, and what keeps a server from
-// becoming a standby often lasts.
+// to the second, or as long as the try took, up to the third. Assignments come many
+// times a second, what keeps a server from becoming a standby often lasts, and a
+// clone that ends for lack of room costs the primary as much as one that succeeds.
 const (
 	firstPause = 50 * time.Millisecond
 	lastPause  = reconcileInterval
+	maxPause   = time.Minute
 )
 
 // An attempt is a step for a reign.
@@ -60,7 +63,7 @@ type failure struct {
 
 // note takes the outcome of an attempt, and reports whether it is a failure of
 // another kind than the one before.
-func (f *failure) note(did attempt, err error, now time.Duration) (isNews bool) {
+func (f *failure) note(did attempt, err error, began, now time.Duration) (isNews bool) {
 	switch {
 	case errors.Is(err, errPause):
 		return false
@@ -73,6 +76,7 @@ func (f *failure) note(did attempt, err error, now time.Duration) (isNews bool) 
 	if did != f.of || pause == 0 {
 		pause = firstPause
 	}
+	pause = max(pause, min(now-began, maxPause))
 	*f = failure{of: did, text: firstLine(err), pause: pause, until: now + pause}
 	return isNews
 }
@@ -123,6 +127,8 @@ func (a *Agent) view() view {
 	now := a.clock()
 	if running && a.known {
 		v.standby = a.facts.Recovery
+		_, long := a.relay.Stranded(a.cfg.Name)
+		v.stranded = v.standby && !a.facts.Receiver && long >= a.cfg.strandedFor
 	}
 	if !running {
 		v.downFor = now - a.downSince
@@ -154,6 +160,9 @@ func (a *Agent) perform(ctx context.Context, s step, as failover.Assignment) err
 	case stepRejoin:
 		return a.rejoin(ctx, as)
 	case stepClone:
+		if at, long := a.relay.Stranded(a.cfg.Name); !a.anew.Load() {
+			a.log.WarnContext(ctx, "the WAL that the standby needs was removed: it is cloned anew", "from", at, "after", long.Round(time.Second))
+		}
 		return a.reinit(ctx, as)
 	}
 	panic(fmt.Sprintf("agent: step %q", s))

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"cmp"
+	"fmt"
 	"time"
 
 	"github.com/heliosdb/helios/failover"
@@ -75,6 +77,9 @@ func (a *Agent) addStandby(r *failover.Report, status relay.Status) {
 			r.LSN, r.ReplayLSN = max(r.LSN, s.Confirmed.Flush), max(r.ReplayLSN, s.Confirmed.Apply)
 			r.Streaming = status.Connected && r.Postgres == failover.ServerUp && follows == r.Epoch
 		}
+	}
+	if at, _ := a.relay.Stranded(a.cfg.Name); at != 0 && !r.Streaming && r.Reason == "" {
+		r.Reason = fmt.Sprintf("the WAL that it needs, from %s on, was removed at %s", at, cmp.Or(a.as.Primary.Name, "the primary"))
 	}
 	if !r.Streaming && a.facts.Receiver && r.Postgres == failover.ServerUp && a.misled != 0 && follows == r.Epoch {
 		r.Streaming = true // from the primary itself

@@ -421,3 +421,63 @@ func TestAStandbyThatWasPromotedByHandIsMadeAnewWhenThatIsWanted(t *testing.T) {
 		t.Errorf("kept is %v, error %v; want the directory that was replaced", kept, err)
 	}
 }
+
+// A standby was away for longer than the primary keeps WAL. No WAL helps it any more,
+// and it is made anew without anybody's help.
+func TestAStandbyWhoseWALIsGoneIsMadeAnew(t *testing.T) {
+	m := newTeam(t, "n1", "n2")
+	m.found(async)
+	n1, n2 := m.nodes[0], m.nodes[1]
+	n1.exec("CREATE TABLE t (i int)")
+	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
+	n2.exec("ALTER SYSTEM SET wal_retrieve_retry_interval = '100ms'")
+	n1.exec("ALTER SYSTEM SET wal_keep_size = 0")
+	n1.exec("SELECT pg_reload_conf()")
+	n2.halt()
+	n2.end()
+	for range 3 {
+		n1.exec("INSERT INTO t SELECT generate_series(1, 100)")
+		n1.exec("SELECT pg_switch_wal()")
+		n1.exec("CHECKPOINT")
+	}
+	n1.halt() // with what its relay remembers
+	n1.start(m)
+	n1.exec("INSERT INTO t SELECT generate_series(1, 100)")
+	n2.cfg.strandedFor = time.Second
+	n2.start(m)
+	await(t, "n2 says what it lacks", func() bool { return strings.Contains(n2.Report().Reason, "was removed at n1") })
+	await(t, "n2 streams", func() bool { return n2.Report().Streaming })
+	if got := m.awaitSame(n1); got != 400 {
+		t.Errorf("%d rows are there, want 400", got)
+	}
+	if kept, err := filepath.Glob(n2.cfg.DataDir + ".*/PG_VERSION"); err != nil || len(kept) != 0 {
+		t.Errorf("%v is kept, error %v; want nothing, since nothing in it is not in the copy", kept, err)
+	}
+}
+
+// A standby crashes within a segment, and the primary goes on for some more. Behind
+// what the standby has, its file of that segment is room that was not used: nobody
+// takes that for WAL.
+func TestAStandbyThatCrashedWithinASegmentComesBack(t *testing.T) {
+	m := newTeam(t, "n1", "n2")
+	m.found(async)
+	n1, n2 := m.nodes[0], m.nodes[1]
+	n1.exec("CREATE TABLE t (i int)")
+	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
+	n2.halt()
+	n2.end()
+	n1.exec("INSERT INTO t SELECT generate_series(1, 20000)")
+	for range 2 {
+		n1.exec("SELECT pg_switch_wal()")
+		n1.exec("INSERT INTO t SELECT generate_series(1, 100)")
+	}
+	n1.halt() // with what its relay remembers
+	n1.start(m)
+	began := time.Now()
+	n2.start(m)
+	await(t, "n2 streams", func() bool { return n2.Report().Streaming })
+	if got := m.awaitSame(n1); got != 20200 {
+		t.Errorf("%d rows are there, want 20200", got)
+	}
+	t.Logf("FIGURES the same after %v", time.Since(began))
+}

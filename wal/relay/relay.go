@@ -49,6 +49,7 @@ type Relay struct {
 	sessions map[*session]struct{}
 	orphaned bool // subscribers are turned away
 	closed   bool
+	stranded map[string]stranded // by name
 }
 
 // sourceState is what is known of the source; immutable.
