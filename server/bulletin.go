@@ -170,7 +170,14 @@ func (e *editor) describe(s *failover.State, m failover.Member, now time.Time) t
 func (s *Server) listen(ctx context.Context) error {
 	for ctx.Err() == nil {
 		name, addr := s.log.Leader()
-		if name == "" || name == s.cfg.Self.Name {
+		switch {
+		case name == s.cfg.Self.Name && s.conductor.isLeading():
+			select {
+			case <-s.conductor.deposed:
+			case <-ctx.Done():
+			}
+			continue
+		case name == "" || name == s.cfg.Self.Name:
 			pause(ctx, 50*time.Millisecond)
 			continue
 		}

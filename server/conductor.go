@@ -40,8 +40,9 @@ type conductor struct {
 	logger  *slog.Logger
 	tell    func(*failover.State, failover.Input) // is told of everything the engine was told, by one goroutine
 
-	inputs chan failover.Input
-	doing  sync.WaitGroup // every action under way
+	inputs  chan failover.Input
+	deposed chan struct{}  // holds one: this companion leads no longer
+	doing   sync.WaitGroup // every action under way
 
 	mu      sync.Mutex
 	leading bool                                   // guarded by mu
@@ -76,6 +77,10 @@ func (c *conductor) run(ctx context.Context) error {
 			c.leads(leads)
 			parks.close()
 			if !leads {
+				select {
+				case c.deposed <- struct{}{}:
+				default:
+				}
 				in = failover.Follows{}
 				break
 			}

@@ -117,7 +117,7 @@ func New(cfg Config, listeners *Listeners, log Membership, node Node) *Server {
 	edit := &editor{s: s}
 	s.conductor = &conductor{
 		self: cfg.Self.Name, log: log, local: node, callers: s.callers, dial: cfg.Dial, logger: cfg.Log, tell: edit.note,
-		inputs: make(chan failover.Input, 64), waiting: make(map[reportKey]chan failover.Assignment), warned: make(map[string]time.Time),
+		inputs: make(chan failover.Input, 64), waiting: make(map[reportKey]chan failover.Assignment), warned: make(map[string]time.Time), deposed: make(chan struct{}, 1),
 	}
 	return s
 }

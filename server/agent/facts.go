@@ -52,13 +52,12 @@ func readFacts(ctx context.Context, conn *pgx.Conn) (facts, error) {
 	var f facts
 	var timeline int64
 	var lsn, replay, system string
-	var sure bool // of the timeline
 	err := conn.QueryRow(ctx, factsSQL).Scan(&f.Recovery, &timeline, &lsn, &replay, &system, &f.StartedAt, &f.Receiver, &f.Host, &f.Port, &f.Paused, &f.Gate)
 	if err != nil {
 		return facts{}, err
 	}
 	f.Timeline = wal.Timeline(timeline) //nolint:gosec // 32 bits
-	if !sure {
+	if f.Recovery && !f.Receiver {      // what it receives says on which timeline it is
 		on, err := replayed(ctx, conn)
 		if err != nil {
 			return facts{}, err

@@ -34,6 +34,13 @@ func (a *Agent) setSource(epoch failover.Epoch, name string, source []*pgconn.Co
 	return nil
 }
 
+// isSourced reports whether the relay takes WAL from there in epoch already.
+func (a *Agent) isSourced(epoch failover.Epoch, name string) bool {
+	a.source.Lock()
+	defer a.source.Unlock()
+	return name == a.sourced && failover.Epoch(a.follows.Load()) == epoch && epoch >= a.promises.get().newest()
+}
+
 func (a *Agent) setSourceLocked(name string, source []*pgconn.Config) error {
 	if name == a.sourced {
 		return nil
@@ -57,18 +64,25 @@ func (a *Agent) retrySource() {
 // sourceLocal has the relay take WAL from the local server, which is the primary
 // or about to be it.
 func (a *Agent) sourceLocal(epoch failover.Epoch) error {
+	name := "local " + a.pg.ConnString()
+	if a.isSourced(epoch, name) {
+		return nil
+	}
 	cfg, err := pgconn.ParseConfig(a.pg.ConnString())
 	if err != nil {
 		return err
 	}
-	local := relay.Address(cfg)
-	a.gate.at(local)
-	return a.setSource(epoch, "local "+local, []*pgconn.Config{cfg})
+	a.gate.at(relay.Address(cfg))
+	return a.setSource(epoch, name, []*pgconn.Config{cfg})
 }
 
 // sourceFrom has the relay take WAL from a member: from its companion, else from
 // its server.
 func (a *Agent) sourceFrom(epoch failover.Epoch, m failover.Member) error {
+	name := fmt.Sprintf("%s %s %s", m.Name, m.Companion, m.Postgres)
+	if a.isSourced(epoch, name) {
+		return nil
+	}
 	var sources []*pgconn.Config
 	for _, relay := range []bool{true, false} {
 		cfg, err := a.cfg.PeerConn(m, relay)
@@ -77,7 +91,7 @@ func (a *Agent) sourceFrom(epoch failover.Epoch, m failover.Member) error {
 		}
 		sources = append(sources, cfg)
 	}
-	return a.setSource(epoch, fmt.Sprintf("%s %s %s", m.Name, m.Companion, m.Postgres), sources)
+	return a.setSource(epoch, name, sources)
 }
 
 // follow keeps a standby behind the primary.

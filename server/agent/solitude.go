@@ -23,8 +23,8 @@ func (a Around) outvoted() bool { return a.Silent > a.Voters/2 }
 const (
 	// askAroundBudget is how long others have to answer.
 	askAroundBudget = time.Second
-	// askAroundInterval is how often a primary looks whether it has a lease, and the
-	// pause between two questions if it has none.
+	// askAroundInterval is the pause between two questions of a primary that has no
+	// lease, and the least between two looks whether it has one.
 	askAroundInterval = 200 * time.Millisecond
 	// askAroundTimes is how often they have to be silent: one question may come to
 	// nothing because the machine has just woken up.
@@ -72,19 +72,22 @@ func (a *Agent) watchLease(ctx context.Context) {
 		return
 	}
 	var alone solitude
-	tick := time.NewTicker(askAroundInterval)
-	defer tick.Stop()
+	next := time.NewTimer(askAroundInterval)
+	defer next.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-next.C:
 		}
 		if a.lacksLease() {
 			a.askAround(ctx, &alone)
+			next.Reset(askAroundInterval)
 		} else {
 			alone = solitude{}
 			a.judge("", a.clock())
+			// A lease that is there lasts for so long at least; who has none is no primary.
+			next.Reset(max(askAroundInterval, min(a.LeaseRemaining(), time.Second)))
 		}
 	}
 }

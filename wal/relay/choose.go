@@ -31,7 +31,8 @@ const (
 // one.
 func (r *Relay) watchOthers(ctx context.Context, chosen *candidate, cancel context.CancelCauseFunc) {
 	sources := *r.sources.Load()
-	if len(sources) < 2 {
+	appointed := r.cfg.SourceLater && chosen.rank == 0 && !chosen.id.InRecovery
+	if len(sources) < 2 || appointed { // whoever names them later names others when there is another primary
 		return
 	}
 	every := watchPrimary

@@ -27,7 +27,8 @@ type Config struct {
 	// ParseSource. SetSource changes it later.
 	Source []*pgconn.Config
 	// SourceLater allows that there is none until SetSource names one, and that
-	// WALDir is made later too.
+	// WALDir is made later too. Whoever calls SetSource knows who the primary is: the
+	// relay does not look for another one while it follows the first that was named.
 	SourceLater bool
 
 	BufferSize  int64 // wal_buffer_size: bytes of WAL in memory
