@@ -89,6 +89,7 @@ func (c *cluster) cut(m *member) {
 	for _, other := range c.members {
 		other.transport.Disconnect(raft.ServerAddress(m.addr))
 	}
+	time.Sleep(time.Millisecond) // what was sent at this very instant is an answer to whoever asks now
 }
 
 // heal undoes cut.
