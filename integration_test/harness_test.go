@@ -98,6 +98,11 @@ func statusOf(c *helios.Cluster, n *pgtest.Node) helios.NodeStatus {
 // healthy replicas.
 func awaitRoles(t testing.TB, c *helios.Cluster, primary *pgtest.Node, replicas int) {
 	t.Helper()
+	defer func() {
+		if t.Failed() {
+			listNodes(t, c)
+		}
+	}()
 	await(t, fmt.Sprintf("%s as primary with %d replicas", primary.Name, replicas), func() bool {
 		st := c.Status()
 		healthy := 0
