@@ -128,7 +128,7 @@ func (d *Dir) read(s *segment, p []byte, at wal.LSN) (int, error) {
 	}
 	h := d.takeHeader()
 	defer d.giveHeader(h)
-	end, finished := at+wal.LSN(n), false
+	end := at + wal.LSN(n)
 	for page := pageStart(at); page < end; page += wal.PageSize {
 		header := h[:]
 		if page >= at && end-page >= shortHeader {
@@ -137,13 +137,7 @@ func (d *Dir) read(s *segment, p []byte, at wal.LSN) (int, error) {
 			end = page
 			break
 		}
-		err := d.checkPage(header, page, s)
-		if err == nil && isFiller(header) && !finished {
-			if finished = d.finished(s); !finished {
-				err = ErrNotKept
-			}
-		}
-		if err != nil {
+		if err := d.checkPage(header, page, s); err != nil {
 			if page <= at {
 				return 0, err
 			}
@@ -162,20 +156,21 @@ func (d *Dir) read(s *segment, p []byte, at wal.LSN) (int, error) {
 // that has crashed has that between the end of what it received and the end of the
 // file. A server begins a segment when the one before is whole, and on disk.
 func (d *Dir) finished(s *segment) bool {
-	if d.end != nil {
-		return true // nobody reads beyond what was written
+	if d.end != nil || s.finished.Load() { // of a spool, nobody reads beyond what was written
+		return true
 	}
 	next := &segment{id: segmentID{number: s.id.number + 1, timeline: s.id.timeline}}
 	if d.openSegment(next) != nil {
 		return false
 	}
 	next.file.Close() //nolint:errcheck // only read
+	s.finished.Store(true)
 	return true
 }
 
 // checkPage returns an error unless a page header is right for its place.
 func (d *Dir) checkPage(header []byte, page wal.LSN, s *segment) error {
-	if isFiller(header) && d.offset(page) != 0 {
+	if isFiller(header) && d.offset(page) != 0 && d.finished(s) {
 		return nil
 	}
 	if pageAddress(header) != page {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/heliosdb/helios/wal"
@@ -18,6 +19,8 @@ const maxOpen = 8
 type segment struct {
 	file *os.File
 	id   segmentID // without partial: the file may be renamed while it is open
+
+	finished atomic.Bool // the server has begun the next one
 
 	refs    int    // guarded by Dir.mu; reads that go on
 	used    uint64 // guarded by Dir.mu; when it was asked for last, by Dir.clock
