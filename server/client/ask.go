@@ -105,13 +105,9 @@ func (c *Client) awake(ctx context.Context, base *url.URL) error {
 	patience := min(c.options.Timeout, 2*time.Second)
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer within %v", patience))
 	defer cancel()
-	req, err := c.request(ctx, base, question{method: http.MethodGet, path: "/health"}, nil)
+	resp, err := c.health(ctx, base)
 	if err != nil {
 		return err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return lost(ctx, base, err, false)
 	}
 	return resp.Body.Close()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/heliosdb/helios/server/api"
@@ -24,14 +25,10 @@ func (c *Client) Look(ctx context.Context) (*Sight, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.options.Timeout, fmt.Errorf("no answer within %v", c.options.Timeout))
 	defer cancel()
 	base := c.bases[0]
-	req, err := c.request(ctx, base, question{method: http.MethodGet, path: "/health"}, nil)
-	if err != nil {
-		return nil, err
-	}
 	sight := &Sight{Sent: time.Now()}
-	resp, err := c.http.Do(req)
+	resp, err := c.health(ctx, base)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAway, lost(ctx, base, err, false))
+		return nil, fmt.Errorf("%w: %w", ErrAway, err)
 	}
 	defer resp.Body.Close() //nolint:errcheck // it was read
 	sight.Received = time.Now()
@@ -46,4 +43,17 @@ func (c *Client) Look(ctx context.Context) (*Sight, error) {
 	}
 	sight.Date, _ = http.ParseTime(resp.Header.Get("Date")) // zero if there is none
 	return sight, nil
+}
+
+// health asks the companion at base how its node is, whatever it answers.
+func (c *Client) health(ctx context.Context, base *url.URL) (*http.Response, error) {
+	req, err := c.request(ctx, base, question{method: http.MethodGet, path: "/health"}, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, lost(ctx, base, err, false)
+	}
+	return resp, nil
 }
