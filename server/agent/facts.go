@@ -57,7 +57,8 @@ func readFacts(ctx context.Context, conn *pgx.Conn) (facts, error) {
 		return facts{}, err
 	}
 	f.Timeline = wal.Timeline(timeline) //nolint:gosec // 32 bits
-	if f.Recovery && !f.Receiver {      // what it receives says on which timeline it is
+	// What it receives says on which timeline it is.
+	if f.Recovery && !f.Receiver {
 		on, err := replayed(ctx, conn)
 		if err != nil {
 			return facts{}, err

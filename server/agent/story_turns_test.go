@@ -422,6 +422,16 @@ func TestAStandbyThatWasPromotedByHandIsMadeAnewWhenThatIsWanted(t *testing.T) {
 	}
 }
 
+// whileAway ends a standby's server, has something written, and has the primary's relay
+// forget it. The standby's agent is to be started again by the caller.
+func (m *team) whileAway(standby, primary *testNode, write func()) {
+	standby.halt()
+	standby.end()
+	write()
+	primary.halt()
+	primary.start(m)
+}
+
 // A standby was away for longer than the primary keeps WAL. No WAL helps it any more,
 // and it is made anew without anybody's help.
 func TestAStandbyWhoseWALIsGoneIsMadeAnew(t *testing.T) {
@@ -430,18 +440,15 @@ func TestAStandbyWhoseWALIsGoneIsMadeAnew(t *testing.T) {
 	n1, n2 := m.nodes[0], m.nodes[1]
 	n1.exec("CREATE TABLE t (i int)")
 	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
-	n2.exec("ALTER SYSTEM SET wal_retrieve_retry_interval = '100ms'")
 	n1.exec("ALTER SYSTEM SET wal_keep_size = 0")
 	n1.exec("SELECT pg_reload_conf()")
-	n2.halt()
-	n2.end()
-	for range 3 {
-		n1.exec("INSERT INTO t SELECT generate_series(1, 100)")
-		n1.exec("SELECT pg_switch_wal()")
-		n1.exec("CHECKPOINT")
-	}
-	n1.halt() // with what its relay remembers
-	n1.start(m)
+	m.whileAway(n2, n1, func() {
+		for range 3 {
+			n1.exec("INSERT INTO t SELECT generate_series(1, 100)")
+			n1.exec("SELECT pg_switch_wal()")
+			n1.exec("CHECKPOINT")
+		}
+	})
 	n1.exec("INSERT INTO t SELECT generate_series(1, 100)")
 	n2.cfg.strandedFor = time.Second
 	n2.start(m)
@@ -464,15 +471,13 @@ func TestAStandbyThatCrashedWithinASegmentComesBack(t *testing.T) {
 	n1, n2 := m.nodes[0], m.nodes[1]
 	n1.exec("CREATE TABLE t (i int)")
 	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
-	n2.halt()
-	n2.end()
-	n1.exec("INSERT INTO t SELECT generate_series(1, 20000)")
-	for range 2 {
-		n1.exec("SELECT pg_switch_wal()")
-		n1.exec("INSERT INTO t SELECT generate_series(1, 100)")
-	}
-	n1.halt() // with what its relay remembers
-	n1.start(m)
+	m.whileAway(n2, n1, func() {
+		n1.exec("INSERT INTO t SELECT generate_series(1, 20000)")
+		for range 2 {
+			n1.exec("SELECT pg_switch_wal()")
+			n1.exec("INSERT INTO t SELECT generate_series(1, 100)")
+		}
+	})
 	began := time.Now()
 	n2.start(m)
 	await(t, "n2 streams", func() bool { return n2.Report().Streaming })
