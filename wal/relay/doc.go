@@ -17,6 +17,9 @@
 //     never for more than that session began with or was sent. A standby that
 //     stands on a branch that was left behind reports positions that are larger
 //     than the truth, and would release synchronous commits that nobody has.
+//   - Room that a server's file has and that was not used yet is no WAL, nor is a
+//     server (Config.WALOwner) served from its own files: it would acknowledge what it
+//     does not have.
 //   - Memory never acknowledges a flush. Only a subscriber's disk does, or the
 //     relay's own after fsync.
 //   - A record is split between messages at page boundaries only, as
