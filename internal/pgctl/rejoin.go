@@ -196,7 +196,8 @@ var (
 // its log is kept aside, else by a new copy. The data directory is replaced only
 // when the copy is complete. Our settings stay, and so do the configuration
 // files in the data directory, but for what is overridden in
-// postgresql.auto.conf.
+// postgresql.auto.conf. What a promotion that came to nothing left in pg_wal is put
+// aside, into Config.State.
 //
 // It may be called again after an error and after a crash, whatever it was doing.
 // A start that fails climbs no higher: its reason is most often one that a copy
@@ -281,7 +282,7 @@ func (o RejoinOptions) rungs(was LocalData, known, diverged bool) []Rung {
 // errCannotRewind if the next rung may do.
 func (i *Instance) climb(ctx context.Context, opt RejoinOptions, done *Rejoined) (err error) {
 	if done.Rung == Follow {
-		return nil
+		return i.putAside(opt)
 	}
 	source, err := askSource(ctx, opt)
 	if err != nil {

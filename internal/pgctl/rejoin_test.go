@@ -99,6 +99,42 @@ func TestAServerThatWroteNothingMoreFollowsAsItIs(t *testing.T) {
 	}
 }
 
+// A promotion that a crash cut short leaves a timeline that is none of the cluster's,
+// although it has the number of one.
+func TestWhatACutPromotionLeftIsPutAside(t *testing.T) {
+	ctx := waiting(t)
+	p := failedOver(ctx, t, nil)
+	at, err := wal.ParseLSN(ask(ctx, t, p.old, "SELECT pg_current_wal_lsn()::text"))
+	ok(t, err)
+	segment := ask(ctx, t, p.old, "SELECT pg_walfile_name(pg_current_wal_lsn())")
+	run(ctx, t, p.old, "CHECKPOINT")
+	run(ctx, t, p.old, "INSERT INTO t VALUES (7)")
+	run(ctx, t, p.old, "DELETE FROM t WHERE x = 7")
+	ok(t, p.old.Kill())
+	p.promote(ctx, t)
+	left := []string{
+		filepath.Join(p.old.Dir(), "pg_wal", wal.Timeline(2).HistoryFile()),
+		filepath.Join(p.old.Dir(), "pg_wal", strings.Replace(segment, "00000001", "00000002", 1)),
+	}
+	ok(t, p.old.user.writeFile(left[0], fmt.Sprintf("1\t%s\tno recovery target specified\n", at)))
+	ok(t, p.old.installFile(filepath.Join(p.old.Dir(), "pg_wal", segment), left[1]))
+	f, err := os.OpenFile(left[1], os.O_RDWR, 0)
+	ok(t, err)
+	size := int64(16 << 20)
+	_, err = f.WriteAt(make([]byte, size-int64(at)%size), int64(at)%size)
+	ok(t, errors.Join(err, f.Close()))
+
+	p.rejoin(ctx, t, p.options(), Follow)
+	for _, path := range left {
+		if _, err := os.Stat(filepath.Join(p.old.cfg.State, "aside", filepath.Base(path))); err != nil {
+			t.Errorf("it is not kept: %v", err)
+		}
+	}
+	ok(t, p.old.Stop(ctx, Fast))
+	ok(t, p.old.Start(ctx))
+	await(ctx, t, p.old, "SELECT count(*)::text FROM t WHERE x = 3", "1")
+}
+
 // diverge has the old primary write beyond the fork, and ends it.
 func (p *pair) diverge(ctx context.Context, t testing.TB, end func(context.Context, *Instance) error) {
 	t.Helper()
