@@ -249,8 +249,8 @@ func (s *State) ready(r Ready) error {
 	switch {
 	case r.Epoch != s.Epoch || s.Phase != PhaseElected:
 		return fmt.Errorf("ready in epoch %d, and %d is %s", r.Epoch, s.Epoch, s.Phase)
-	case r.Timeline < s.Timeline, r.Timeline == s.Timeline && s.Primary != s.ruler() && !s.last().Forced:
-		return fmt.Errorf("ready on timeline %s, and %s of %s is the last", r.Timeline, s.Timeline, s.ruler())
+	case r.Timeline < s.Timeline, r.Timeline == s.Timeline && s.Primary != s.Ruler() && !s.last().Forced:
+		return fmt.Errorf("ready on timeline %s, and %s of %s is the last", r.Timeline, s.Timeline, s.Ruler())
 	case r.Timeline > s.Timeline && r.SwitchLSN == 0:
 		return fmt.Errorf("timeline %s began nowhere", r.Timeline)
 	case !s.whole() && r.Timeline <= s.Until.Timeline, !s.whole() && r.SwitchLSN < s.Until.LSN:
@@ -307,8 +307,12 @@ func (s *State) remember(t Transition) {
 	s.History = slices.Delete(s.History, oldest, oldest+1)
 }
 
-// ruler returns who was ready last, on Timeline; before anybody was, who is to be.
-func (s *State) ruler() string {
+// Ruler returns who was ready last, on Timeline; before anybody was, who is to be; "" where
+// nobody has been elected yet.
+func (s *State) Ruler() string {
+	if len(s.History) == 0 {
+		return ""
+	}
 	for _, t := range slices.Backward(s.History) {
 		if t.Timeline != 0 {
 			return t.To
@@ -348,6 +352,25 @@ func (s *State) failures() map[string]int {
 		}
 	}
 	return n
+}
+
+// broken returns who was the last primary that was ready, if it was elected again since and did
+// not manage to go on; "" otherwise, and where commits wait for standbys. Those might be made
+// to fetch from it, again and again, what it cannot give them.
+func (s *State) broken() string {
+	if s.SyncSet.Need() > 0 {
+		return ""
+	}
+	for _, t := range slices.Backward(s.History) {
+		switch {
+		case t.Timeline == 0:
+		case s.failures()[t.To] > 0:
+			return t.To
+		default:
+			return ""
+		}
+	}
+	return ""
 }
 
 func (t Timing) plus(u Timing) Timing {

@@ -218,8 +218,8 @@ func TestTheHistoryIsBoundedAndKeepsTheLastReady(t *testing.T) {
 		}
 		s = next
 	}
-	if len(s.History) != HistoryLimit || s.ruler() != "n1" {
-		t.Errorf("%d transitions, the last ready one of %q; want %d, n1", len(s.History), s.ruler(), HistoryLimit)
+	if len(s.History) != HistoryLimit || s.Ruler() != "n1" {
+		t.Errorf("%d transitions, the last ready one of %q; want %d, n1", len(s.History), s.Ruler(), HistoryLimit)
 	}
 }
 

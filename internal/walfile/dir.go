@@ -95,6 +95,24 @@ func (d *Dir) ReadAt(p []byte, at wal.LSN, timelines ...wal.Timeline) (int, erro
 	return 0, ErrNotKept
 }
 
+// Sync has the disk keep what the segment with at holds, whoever wrote it.
+func (d *Dir) Sync(at wal.LSN, timelines ...wal.Timeline) error {
+	if d.bad != nil {
+		return d.bad
+	}
+	for _, t := range timelines {
+		s, err := d.acquire(uint64(at)/uint64(d.size), t)
+		if err == nil {
+			err = s.file.Sync()
+			d.release(s)
+		}
+		if !errors.Is(err, ErrNotKept) {
+			return failed(err)
+		}
+	}
+	return ErrNotKept
+}
+
 // readable returns how many of n bytes from a position on may be read at once.
 func (d *Dir) readable(n int, at wal.LSN) int {
 	most := uint64(d.size) - uint64(at)%uint64(d.size)

@@ -308,7 +308,7 @@ func (m *team) found(set failover.SyncSet) {
 	}
 	m.change(func(as *failover.Assignment) {
 		as.Phase = failover.PhaseReady
-		m.history = append(m.history, failover.Transition{Epoch: 1, Timeline: f.Timeline})
+		m.history = append(m.history, failover.Transition{Epoch: 1, To: first.member.Name, Timeline: f.Timeline})
 	})
 	for _, n := range m.nodes[1:] {
 		began := time.Now()
@@ -343,7 +343,8 @@ func (m *team) promote(to *testNode, p failover.Promote) failover.Promoted {
 	done := m.ascend(to, p)
 	m.change(func(as *failover.Assignment) {
 		as.Phase, as.Timeline, as.SwitchLSN = failover.PhaseReady, done.Timeline, done.SwitchLSN
-		m.history[len(m.history)-1].Timeline = done.Timeline
+		last := &m.history[len(m.history)-1]
+		last.To, last.Timeline = to.member.Name, done.Timeline
 	})
 	return done
 }

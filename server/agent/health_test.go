@@ -18,22 +18,29 @@ func TestAServerIsHungAfterTwoSilentQuestionsWithoutWAL(t *testing.T) {
 	type look struct {
 		answered bool
 		at       wal.LSN
+		took     time.Duration
 		want     bool
 	}
+	const all = time.Second
 	for name, looks := range map[string][]look{
-		"it answers":                 {{true, 1, false}, {true, 1, false}, {true, 1, false}},
-		"silent once":                {{true, 1, false}, {false, 1, false}, {true, 1, false}, {false, 1, false}},
-		"silent twice":               {{true, 1, false}, {false, 1, false}, {false, 1, true}},
-		"it still is after that":     {{false, 1, false}, {false, 1, true}, {false, 1, true}},
-		"silent, and writes WAL":     {{false, 1, false}, {false, 2, false}, {false, 3, false}, {false, 4, false}},
-		"and then writes none":       {{false, 1, false}, {false, 2, false}, {false, 2, false}, {false, 2, true}},
-		"it wrote before the first":  {{true, 1, false}, {false, 5, false}, {false, 5, true}},
-		"an answer after a long one": {{false, 1, false}, {false, 1, true}, {true, 1, false}, {false, 1, false}},
+		"it answers":                 {{true, 1, 0, false}, {true, 1, 0, false}, {true, 1, 0, false}},
+		"silent once":                {{true, 1, 0, false}, {false, 1, all, false}, {true, 1, 0, false}, {false, 1, all, false}},
+		"silent twice":               {{true, 1, 0, false}, {false, 1, all, false}, {false, 1, all, true}},
+		"it still is after that":     {{false, 1, all, false}, {false, 1, all, true}, {false, 1, all, true}},
+		"silent, and writes WAL":     {{false, 1, all, false}, {false, 2, all, false}, {false, 3, all, false}, {false, 4, all, false}},
+		"and then writes none":       {{false, 1, all, false}, {false, 2, all, false}, {false, 2, all, false}, {false, 2, all, true}},
+		"it wrote before the first":  {{true, 1, 0, false}, {false, 5, all, false}, {false, 5, all, true}},
+		"an answer after a long one": {{false, 1, all, false}, {false, 1, all, true}, {true, 1, 0, false}, {false, 1, all, false}},
+		"no room for connections":    {{false, 1, 0, false}, {false, 1, 0, false}, {false, 1, 0, false}, {false, 1, all, false}, {false, 1, all, true}},
+		"the machine has paused":     {{false, 1, time.Minute, false}, {true, 1, 0, false}, {false, 1, all, false}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var s suspicion
+			s := suspicion{patience: 2 * time.Second}
+			var now time.Duration
 			for i, l := range looks {
-				if got := s.after(l.answered, wal.Position{Timeline: 1, LSN: l.at}); got != l.want {
+				asked := now
+				now += l.took
+				if got := s.after(l.answered, wal.Position{Timeline: 1, LSN: l.at}, asked, now); got != l.want {
 					t.Errorf("look %d, answered %v at %s: hung %v, want %v", i, l.answered, l.at, got, l.want)
 				}
 			}

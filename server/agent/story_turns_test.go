@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -397,6 +398,36 @@ func TestAPrimaryThatNeverWasReadyIsClonedAnew(t *testing.T) {
 	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
 	if got := m.awaitSame(n3); got != 10 {
 		t.Errorf("%d rows are there, want 10", got)
+	}
+}
+
+// The elected node crashes when it has begun to be promoted, and has not begun its timeline: by
+// its files it is a primary on that of the one before.
+func TestAPromotionThatACrashCutShortIsMadeAgain(t *testing.T) {
+	m := newTeam(t, "n1", "n2", "n3")
+	m.found(async)
+	n1, n2, n3 := m.nodes[0], m.nodes[1], m.nodes[2]
+	n1.exec("CREATE TABLE t AS SELECT generate_series(1, 100) i")
+	for _, n := range []*testNode{n2, n3} {
+		await(t, n.member.Name+" has the rows", func() bool { return n.count("t") == 100 })
+	}
+	epoch := m.fence()
+	m.seal(n2, epoch)
+	m.seal(n3, epoch)
+	pgtest.OK(t, n1.pg.Kill())
+	m.elect(n2, async)
+	pgtest.OK(t, n2.pg.Kill())
+	pgtest.OK(t, os.Remove(filepath.Join(n2.cfg.DataDir, "standby.signal")))
+	done := m.promote(n2, failover.Promote{Epoch: epoch})
+	if done.Timeline != 2 {
+		t.Fatalf("promoted to %+v, want a new timeline", done)
+	}
+	n2.exec("INSERT INTO t VALUES (0)")
+	for _, n := range []*testNode{n1, n3} {
+		await(t, n.member.Name+" streams", func() bool { return n.Report().Streaming })
+	}
+	if got := m.awaitSame(n2); got != 101 {
+		t.Errorf("%d rows are there, want 101", got)
 	}
 }
 

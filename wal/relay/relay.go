@@ -40,7 +40,8 @@ type Relay struct {
 	behindRelay atomic.Bool // the source is one
 	forgets     atomic.Bool // what is relayed is not to be gone on with
 	users       atomic.Pointer[map[string]replication.Verifier]
-	resume      chan struct{}   // holds one: the sources have changed
+	resume      chan struct{} // holds one: the sources have changed, or there is something to salvage
+	salvaging   atomic.Pointer[salvage]
 	removed     wal.LSN         // follow's own; the source no longer has what comes there
 	doubted     map[string]bool // follow's own; sources, by address, that may not answer
 	serving     sync.WaitGroup  // every goroutine that Run and Serve start
@@ -128,11 +129,16 @@ func (r *Relay) SetSource(source []*pgconn.Config) error {
 		return errors.New("relay: no source: say where the WAL is to come from")
 	}
 	r.sources.Store(&source)
+	r.followAgain()
+	return nil
+}
+
+// followAgain has follow look at what it is to do.
+func (r *Relay) followAgain() {
 	select {
 	case r.resume <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // Forget gives up what is relayed: the relay begins anew with what its source has,
@@ -141,10 +147,7 @@ func (r *Relay) SetSource(source []*pgconn.Config) error {
 // and whose timeline's number another one has now.
 func (r *Relay) Forget() {
 	r.forgets.Store(true)
-	select {
-	case r.resume <- struct{}{}:
-	default:
-	}
+	r.followAgain()
 }
 
 // Release has Config.Gate asked again, and the source told.

@@ -32,6 +32,10 @@ func (r *Relay) follow(ctx context.Context) error {
 	backoff := minBackoff
 	said := "" // in the log, since there was a source
 	for ctx.Err() == nil {
+		if s := r.salvaging.Swap(nil); s != nil {
+			s.end, s.err = r.salvage(ctx)
+			close(s.done)
+		}
 		began := time.Now()
 		err := r.followOnce(ctx)
 		switch {
