@@ -69,6 +69,9 @@ func (e *Engine) sealOne(node string) {
 			return
 		}
 		every = time.Second // it may have mended
+		if node == e.state.Primary {
+			every = e.state.Settings.SealBudget // it may be starting, and may have the most
+		}
 	}
 	if !e.again(r.asked[node], every) {
 		return
@@ -100,8 +103,14 @@ func (e *Engine) answered(node string) bool {
 
 // answers returns who was sealed, by name. Of a primary that was ready, the answer counts only
 // where the others are not enough without it: what it alone has was not acknowledged, or had
-// better be lost than waited for. One that never was ready is a standby like the others.
+// better be lost than waited for any longer. One that never was ready is a standby like the
+// others.
 func (e *Engine) answers() []Sealed {
+	s := e.state
+	apart := s.Primary
+	if !s.wasReady() {
+		apart = s.broken()
+	}
 	var all, others []Sealed
 	for _, m := range e.data() {
 		if !e.answered(m.Name) {
@@ -109,11 +118,11 @@ func (e *Engine) answers() []Sealed {
 		}
 		a := e.race.sealed[m.Name]
 		all = append(all, a)
-		if m.Name != e.state.Primary {
+		if m.Name != apart {
 			others = append(others, a)
 		}
 	}
-	if !e.state.wasReady() || e.state.SyncSet.Need() > 0 && !e.enough(others) && e.enough(all) {
+	if (!s.wasReady() || s.SyncSet.Need() > 0) && !e.enough(others) && e.enough(all) {
 		return all
 	}
 	return others
@@ -151,8 +160,16 @@ func (e *Engine) choose() {
 		e.choseLast("none of the others can be promoted")
 		return
 	}
-	e.over("nobody")
 	best := ranked[0]
+	last, why := e.remainder(best)
+	if why != "" {
+		e.electLast(why)
+		return
+	}
+	e.over("nobody")
+	if last.Node != "" {
+		answers = append(answers, last)
+	}
 	elect := Elect{Node: best.Node, Sealed: answers, Reason: fmt.Sprintf("%s is at %s", best.Node, best.Position)}
 	if far := s.furthest(answers); s.further(best, far) < 0 && !s.last().Forced {
 		elect.Until = far.Position
@@ -178,14 +195,44 @@ func (e *Engine) enough(answers []Sealed) bool {
 	return len(answers) > 0 && 2*len(answers) >= len(e.data())-1
 }
 
+// remainder is for an asynchronous election. Where the last primary is heard of and has WAL that
+// best lacks, some of that may have been acknowledged. It returns the answer of the last primary
+// if best can fetch that WAL from there, or else why the last primary is waited for: to say how far
+// it is, or to go on. It has as long for that as the lease of a silent one would have lasted. One
+// that was elected again and did not go on does not get that time once more.
+func (e *Engine) remainder(best Sealed) (last Sealed, why string) {
+	s := e.state
+	name := s.Primary
+	switch {
+	case s.SyncSet.Need() > 0, s.last().Forced, !s.wasReady(), !s.whole(), // the others have all there is
+		!e.present(name), e.peer(name).Postgres == ServerHung, s.failures()[name] > 0,
+		e.due(e.race.hunt.Add(s.Settings.Lease)):
+		return Sealed{}, ""
+	}
+	last, promised := e.race.sealed[name]
+	switch {
+	case !promised || last.Err != "" || s.Astray(last.Reign, last.Position):
+		return Sealed{}, name + " has not said how far it is"
+	case s.further(last, best) <= 0:
+		return Sealed{}, ""
+	case last.Relayed && last.Position.Timeline == best.Position.Timeline:
+		return last, ""
+	}
+	return Sealed{}, fmt.Sprintf("%s has more than the %s of %s", name, best.Position, best.Node)
+}
+
 // choseLast elects the last primary again if it shows that it is still there. It has every
 // commit that was acknowledged, so it may always come back; but a standby is quicker, and
 // has its chance first.
 func (e *Engine) choseLast(why string) {
-	s := e.state
-	if len(e.data()) > 1 && !e.due(e.race.hunt.Add(s.Settings.SealBudget)) {
-		return
+	if len(e.data()) == 1 || e.due(e.race.hunt.Add(e.state.Settings.SealBudget)) {
+		e.electLast(why)
 	}
+}
+
+// electLast elects the last primary again, or says why nobody takes over as long as it cannot go on.
+func (e *Engine) electLast(why string) {
+	s := e.state
 	if !e.isBack() {
 		if e.due(e.race.hunt.Add(s.Settings.SealBudget)) {
 			e.warn("nobody", fmt.Sprintf("epoch %d has nobody who could take over: %s", s.Epoch, why))

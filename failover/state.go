@@ -193,8 +193,9 @@ type Sealed struct {
 	Node      string       `json:"node"`
 	Position  wal.Position `json:"position"`
 	ReplayLSN wal.LSN      `json:"replay_lsn"`
-	Reign     Epoch        `json:"reign"`           // the newest epoch that it wrote or took WAL in; on its disk before the first byte was
-	Err       string       `json:"error,omitempty"` // why it cannot be a candidate, though it has sealed
+	Reign     Epoch        `json:"reign"`             // the newest epoch that it wrote or took WAL in; on its disk before the first byte was
+	Relayed   bool         `json:"relayed,omitempty"` // its companion can give others all of it
+	Err       string       `json:"error,omitempty"`   // why it cannot be a candidate, though it has sealed
 }
 
 // A Switchover is an operator's wish.

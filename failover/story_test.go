@@ -29,7 +29,7 @@ import (
 //	n1 primary|standby|down|hung|starting key=value …   a report, and what its next ones say
 //	late n1 …                 the same report, as an old run or an old number would bring it: run=, seq=
 //	lost n1 / observed n1 by n2 refused refused
-//	sealed n2 1:5000 key=value / sealed n2 err why …    keys: epoch, replay, reign, or why it is no candidate
+//	sealed n2 1:5000 key=value / sealed n2 err why …    keys: epoch, replay, reign, relayed, or why it is no candidate
 //	stopped 1:5000 / stopped err why / prepared / prepared err why
 //	promoted 2 5000 / promoted err why
 //	commit / refuse why       what becomes of what was proposed
@@ -382,6 +382,8 @@ func (s *stage) seal(line string, words []string) {
 		switch key, value, _ := strings.Cut(word, "="); key {
 		case "epoch":
 			a.Epoch = Epoch(s.number(line, value))
+		case "relayed":
+			a.Sealed.Relayed = true
 		case "reign":
 			a.Sealed.Reign = Epoch(s.number(line, value))
 		case "replay":

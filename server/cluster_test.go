@@ -111,12 +111,9 @@ func (n *toy) Assign(as failover.Assignment, sent time.Duration) {
 func (n *toy) Seal(_ context.Context, e failover.Epoch) failover.SealAnswer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.down {
-		return failover.SealAnswer{Epoch: e, Node: n.name, Err: "down"}
-	}
 	n.promised = max(n.promised, e)
 	return failover.SealAnswer{Epoch: e, Node: n.name, Sealed: failover.Sealed{
-		Node: n.name, Position: wal.Position{Timeline: n.timeline, LSN: n.lsn}, ReplayLSN: n.lsn,
+		Node: n.name, Position: wal.Position{Timeline: n.timeline, LSN: n.lsn}, ReplayLSN: n.lsn, Relayed: true,
 	}}
 }
 

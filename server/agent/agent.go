@@ -16,6 +16,7 @@ import (
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/internal/pgctl"
+	"github.com/heliosdb/helios/wal"
 	"github.com/heliosdb/helios/wal/relay"
 )
 
@@ -58,6 +59,7 @@ type Agent struct {
 	facts     facts
 	known     bool // facts are those of the server that runs
 	diverged  bool
+	salvaged  wal.Position   // where the WAL of a server that has ended as the relay's source ends; zero if that is not known
 	back      bool           // the lease is not wanted before the server is well again
 	downSince time.Duration  // when the server ended
 	downSeq   uint64         // the last report before that

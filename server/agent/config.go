@@ -100,8 +100,8 @@ func (uncounted) GateConfirmed(time.Duration) {}
 // Rejoined implements Metrics.
 func (uncounted) Rejoined(string, time.Duration) {}
 
-// suspiciousInterval is how often PostgreSQL is asked that has not answered.
-const suspiciousInterval = 200 * time.Millisecond
+// suspiciousInterval is how soon PostgreSQL is asked again that has not answered.
+const suspiciousInterval = 20 * time.Millisecond
 
 func (c Config) withDefaults() Config {
 	c.StateDir = cmp.Or(c.StateDir, filepath.Clean(c.DataDir)+".helios")

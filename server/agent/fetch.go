@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -28,7 +29,7 @@ func (a *Agent) awaitWAL(ctx context.Context, p failover.Promote) error {
 			if ctx.Err() != nil {
 				return fmt.Errorf("agent: it has WAL up to %s, and %s was wanted: %w", f.position(), p.Until, context.Cause(ctx))
 			}
-			from := a.peers()
+			from := a.peers(p.Fetch)
 			if len(from) > 0 {
 				m := from[round%len(from)]
 				if err := a.fetchFrom(p.Epoch, m); err != nil {
@@ -50,14 +51,15 @@ func has(f facts, until wal.Position) bool {
 	return f.LSN >= until.LSN || f.Timeline > until.Timeline
 }
 
-// peers returns who may have WAL that this node lacks.
-func (a *Agent) peers() []failover.Member {
+// peers returns who has WAL that this node lacks: those who are named, or, where nobody is
+// known to have it, who may.
+func (a *Agent) peers(named []string) []failover.Member {
 	if a.cfg.State == nil {
 		return nil
 	}
 	var others []failover.Member
 	for _, m := range a.cfg.State().Members {
-		if m.Name != a.cfg.Name && !m.Witness {
+		if m.Name != a.cfg.Name && !m.Witness && (len(named) == 0 || slices.Contains(named, m.Name)) {
 			others = append(others, m)
 		}
 	}

@@ -64,7 +64,7 @@ func (a *Agent) retrySource() {
 // sourceLocal has the relay take WAL from the local server, which is the primary
 // or about to be it.
 func (a *Agent) sourceLocal(epoch failover.Epoch) error {
-	name := "local " + a.pg.ConnString()
+	name := a.localSource()
 	if a.isSourced(epoch, name) {
 		return nil
 	}
@@ -75,6 +75,9 @@ func (a *Agent) sourceLocal(epoch failover.Epoch) error {
 	a.gate.at(relay.Address(cfg))
 	return a.setSource(epoch, name, []*pgconn.Config{cfg})
 }
+
+// localSource names the local server as a source.
+func (a *Agent) localSource() string { return "local " + a.pg.ConnString() }
 
 // sourceFrom has the relay take WAL from a member: from its companion, else from
 // its server.

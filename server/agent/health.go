@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 	"time"
 
@@ -34,6 +35,7 @@ func (a *Agent) watchEnd(ctx context.Context) {
 func (a *Agent) begun() {
 	a.mu.Lock()
 	a.state, a.reason, a.known, a.diverged, a.withdrawn = failover.ServerStarting, "", false, false, false
+	a.salvaged = wal.Position{}
 	a.mu.Unlock()
 	poke(a.started)
 	poke(a.look)
@@ -47,6 +49,7 @@ func (a *Agent) ended(ctx context.Context) {
 	}
 	now := a.clock()
 	a.lease.GiveBack(now)
+	a.salvage(ctx)
 	a.mu.Lock()
 	if a.state != failover.ServerHung && !a.withdrawn {
 		a.reason = "the postmaster has ended"
@@ -61,9 +64,33 @@ func (a *Agent) ended(ctx context.Context) {
 	a.log.WarnContext(ctx, "the server has ended")
 }
 
+// salvageBudget bounds how long it takes until the relay has what a server that crashed has
+// not sent. The leader hears only then that it has.
+const salvageBudget = 200 * time.Millisecond
+
+// salvage has the relay take what a primary had written when it crashed, so that the standbys
+// have it, or can fetch it: of what was acknowledged nothing is lost then, even where commits
+// wait for nobody. Once the epoch is sealed nothing more is taken.
+func (a *Agent) salvage(ctx context.Context) {
+	a.source.Lock()
+	defer a.source.Unlock()
+	if a.sourced != a.localSource() || failover.Epoch(a.follows.Load()) < a.promises.get().newest() {
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, salvageBudget, fmt.Errorf("not done within %v", salvageBudget))
+	defer cancel()
+	end, err := a.relay.Salvage(ctx)
+	if err != nil {
+		a.log.WarnContext(ctx, "the standbys may lack the last of what the server wrote", "error", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.salvaged = end
+}
+
 // watchHealth asks the server again and again.
 func (a *Agent) watchHealth(ctx context.Context) {
-	var s suspicion
+	s := suspicion{patience: hungAfter * a.cfg.HealthTimeout}
 	var g grace
 	next := time.NewTimer(0)
 	defer next.Stop()
@@ -76,16 +103,18 @@ func (a *Agent) watchHealth(ctx context.Context) {
 		}
 		wait := a.cfg.HealthInterval
 		if a.pg.Running() {
+			asked := a.clock()
 			answered := a.probe(ctx)
-			over := g.over(a.hasAnswered(), a.clock())
+			now := a.clock()
+			over := g.over(a.hasAnswered(), now)
 			switch {
-			case s.after(answered, a.relay.Replicator().Position()) && over:
+			case s.after(answered, a.relay.Replicator().Position(), asked, now) && over:
 				a.hung(ctx)
 			case !answered:
 				wait = min(wait, suspiciousInterval)
 			}
 		} else {
-			s, g = suspicion{}, grace{}
+			s.silent, g = 0, grace{}
 		}
 		next.Reset(wait)
 	}
@@ -121,34 +150,41 @@ func (a *Agent) hasAnswered() bool {
 
 // suspicion grows while a server does not answer.
 type suspicion struct {
-	silent int          // how often it did not
-	at     wal.Position // where its WAL was when that began
+	patience time.Duration // for how long it may not
+
+	silent int           // how often it did not
+	since  time.Duration // when it was asked the first of these questions
+	at     wal.Position  // where its WAL was then
 }
 
-// hungAfter is how often a server has to be silent, on a connection that is open
-// and on a new one.
+// hungAfter is for how many times health_check_timeout a server has to be silent, and
+// how often at least. After each pause of the whole machine there is one question whose
+// time has passed before anybody could answer it.
 const hungAfter = 2
 
-// after counts an answer, or that there was none, and reports whether the server
-// is hung. One that goes on writing WAL is not, however slow.
-func (s *suspicion) after(answered bool, at wal.Position) bool {
-	if answered || s.silent > 0 && at != s.at {
-		*s = suspicion{at: at}
+// after counts an answer to a question of this time, or that there was none, and
+// reports whether the server is hung. One that goes on writing WAL is not, however slow.
+func (s *suspicion) after(answered bool, at wal.Position, asked, now time.Duration) bool {
+	switch {
+	case answered:
+		s.silent = 0
+		return false
+	case s.silent == 0:
+		s.since, s.at = asked, at
+	case at != s.at:
+		s.silent = 0
 		return false
 	}
-	if s.silent == 0 {
-		s.at = at
-	}
 	s.silent++
-	return s.silent >= hungAfter
+	return s.silent >= hungAfter && now-s.since >= s.patience
 }
 
 // errSilent is why a probe is given up.
 var errSilent = errors.New("no answer within health_check_timeout")
 
 // probe asks the server over the connection that is open and, if there is no
-// answer for half of the time, by a new one too. It reports whether there was
-// any sign of life.
+// answer for half of health_check_timeout, by a new one too for the other half. It
+// reports whether there was any sign of life.
 func (a *Agent) probe(parent context.Context) bool {
 	ctx, cancel := context.WithTimeoutCause(parent, a.cfg.HealthTimeout, errSilent)
 	defer cancel()
@@ -169,11 +205,9 @@ func (a *Agent) probe(parent context.Context) bool {
 	if parent.Err() != nil {
 		return true
 	}
-	fresh, cancel := context.WithTimeoutCause(parent, a.cfg.HealthTimeout, errSilent)
-	defer cancel()
-	conn, err := a.pg.Connect(fresh)
+	conn, err := a.pg.Connect(ctx)
 	if err == nil {
-		err = conn.Close(fresh)
+		err = conn.Close(ctx)
 	}
 	if lives(err) {
 		return true

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/wal"
 )
 
 // reconcileInterval is how often the server is compared with the assignment when
@@ -202,6 +203,7 @@ func (a *Agent) start(ctx context.Context) error {
 func (a *Agent) starting(why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.salvaged = wal.Position{}
 	if a.state != failover.ServerStarting || a.reason != why {
 		a.state, a.reason, a.known = failover.ServerStarting, why, false
 		a.tellLocked()

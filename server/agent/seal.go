@@ -33,6 +33,8 @@ func (a *Agent) Seal(ctx context.Context, epoch failover.Epoch) failover.SealAns
 	if err := a.measure(ctx, &answer.Sealed); err != nil {
 		answer.Sealed.Err = err.Error()
 	}
+	at := a.relay.Replicator().Position()
+	answer.Sealed.Relayed = at.Timeline == answer.Sealed.Position.Timeline && at.LSN >= answer.Sealed.Position.LSN
 	a.afterSeal(ctx)
 	return answer
 }
@@ -131,9 +133,14 @@ func (a *Agent) measureStopped(ctx context.Context, s *failover.Sealed) error {
 	default:
 		return errors.New("the server is being started, rewound or cloned")
 	}
-	end, err := a.pg.WALEnd(ctx)
-	if err != nil {
-		return err
+	a.mu.Lock()
+	end := a.salvaged
+	a.mu.Unlock()
+	if end == (wal.Position{}) {
+		var err error
+		if end, err = a.pg.WALEnd(ctx); err != nil {
+			return err
+		}
 	}
 	s.Position, s.ReplayLSN = end, wal.LSN(0)
 	return nil

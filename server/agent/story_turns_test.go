@@ -350,7 +350,7 @@ func TestWhatIsMissingIsFetchedBeforeAPromotion(t *testing.T) {
 		t.Fatalf("n2 is at %s and n3 at %s, want less", short.Position, full.Position)
 	}
 	m.elect(n2, async)
-	done := m.promote(n2, failover.Promote{Epoch: epoch, Until: full.Position})
+	done := m.promote(n2, failover.Promote{Epoch: epoch, Until: full.Position, Fetch: []string{"n3"}})
 	if done.SwitchLSN < full.Position.LSN {
 		t.Errorf("the new timeline begins at %s, want not before %s", done.SwitchLSN, full.Position)
 	}
@@ -360,6 +360,39 @@ func TestWhatIsMissingIsFetchedBeforeAPromotion(t *testing.T) {
 	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
 	if got := m.awaitSame(n2); got != 50001 {
 		t.Errorf("%d rows are there, want 50001", got)
+	}
+}
+
+// A primary crashes, and its companion does not: that has what the standbys lack, and also
+// what the server had not sent.
+func TestWhatACrashedPrimaryHadIsFetchedFromItsCompanion(t *testing.T) {
+	m := newTeam(t, "n1", "n2", "n3")
+	m.leased = time.Minute
+	m.found(async)
+	n1, n2, n3 := m.nodes[0], m.nodes[1], m.nodes[2]
+	n1.exec("CREATE TABLE t (i int)")
+	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
+	m.cut("n1", true)
+	epoch := m.fence()
+	short := m.seal(n2, epoch)
+	m.seal(n3, epoch)
+	n1.exec("INSERT INTO t SELECT generate_series(1, 50000)")
+	pgtest.OK(t, n1.pg.Kill())
+	await(t, "n1 notices", func() bool { return n1.Report().Postgres == failover.ServerDown })
+	full := m.seal(n1, epoch)
+	if !full.Relayed || full.Position.LSN <= short.Position.LSN {
+		t.Fatalf("n1 is at %+v, want it behind %s, and at its companion", full, short.Position)
+	}
+	m.elect(n2, async)
+	done := m.promote(n2, failover.Promote{Epoch: epoch, Until: full.Position, Fetch: []string{"n1"}})
+	if done.SwitchLSN < full.Position.LSN {
+		t.Errorf("the new timeline begins at %s, want not before %s", done.SwitchLSN, full.Position)
+	}
+	m.cut("n1", false)
+	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
+	await(t, "n3 streams", func() bool { return n3.Report().Streaming })
+	if got := m.awaitSame(n2); got != 50000 {
+		t.Errorf("%d rows are there, want 50000", got)
 	}
 }
 
