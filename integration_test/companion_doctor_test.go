@@ -45,7 +45,11 @@ func newPatient(t *testing.T) *patient {
 	p := &patient{Cluster: startCompanions(t, companions.Options{Nodes: 3}), t: t, password: "open-sesame"}
 	p.secrets = []string{p.password}
 	primary := primaryOf(t, p.Cluster)
-	p.exec(primary, "CREATE ROLE "+patientRole+" LOGIN PASSWORD '"+p.password+"' IN ROLE pg_monitor")
+	p.exec(
+		primary,
+		"SET password_encryption = 'scram-sha-256'", // 13 would keep md5
+		"CREATE ROLE "+patientRole+" LOGIN PASSWORD '"+p.password+"' IN ROLE pg_monitor",
+	)
 	for _, n := range p.Nodes {
 		path := filepath.Join(n.Dir, "pg_hba.conf")
 		rules, err := os.ReadFile(path)

@@ -24,8 +24,9 @@ func restart(n *companions.Node) error { return n.Start() }
 func byItself(*companions.Node) error { return nil }
 
 // inFlight is how many writes of so many clerks may be lost in async mode, where
-// commits wait for no standby: those of the moment of the fault, one of each clerk,
-// and those that were on their way to the standbys then.
+// commits wait for no standby, with a machine: those of the moment of the fault, one of
+// each clerk, and those that were being sent then. On a busy machine there are more on
+// their way: see risk.
 func inFlight(clerks int) int { return 2 * clerks }
 
 // clerks is how many write in most stories.
@@ -46,6 +47,7 @@ func failOverBy(t *testing.T, f nodeFault, lost int, flags ...string) {
 func failOverOnce(t *testing.T, c *companions.Cluster, k *clerk, f nodeFault) (gap, back time.Duration) {
 	t.Helper()
 	old := primaryOf(t, c)
+	k.risk()
 	fault := time.Now()
 	if err := f.strike(old); err != nil {
 		t.Fatal(err)
@@ -70,11 +72,11 @@ func TestCompanionsFailOverWhenAMachineCrashes(t *testing.T) {
 }
 
 func TestCompanionsFailOverWhenPostgresCrashes(t *testing.T) {
-	failOverBy(t, nodeFault{(*companions.Node).KillPostgres, byItself}, inFlight(clerks))
+	failOverBy(t, nodeFault{(*companions.Node).KillPostgres, byItself}, 0) // its companion has what it wrote
 }
 
 func TestCompanionsFailOverWhenThePostmasterIsKilled(t *testing.T) {
-	failOverBy(t, nodeFault{(*companions.Node).KillPostmaster, byItself}, inFlight(clerks))
+	failOverBy(t, nodeFault{(*companions.Node).KillPostmaster, byItself}, 0)
 }
 
 // Without its companion a primary confirms no commit, so that another may take over

@@ -124,6 +124,7 @@ type clerk struct {
 	ledger *histcheck.Ledger
 	told   chronicle
 
+	risked   int  // writes that may have been on their way when machines were lost
 	tolerant bool // the story allows that writes fail
 
 	stop    context.CancelFunc
@@ -206,7 +207,36 @@ func (k *clerk) write() {
 func (k *clerk) await(n int) {
 	k.t.Helper()
 	want := k.ledger.Acks() + n
+	defer func() {
+		if k.t.Failed() {
+			k.diagnose()
+		}
+	}()
 	await(k.t, fmt.Sprintf("%d more writes to be acknowledged", n), func() bool { return k.ledger.Acks() >= want })
+}
+
+// diagnose logs what the driver knows, what the application saw, and what the sessions of
+// each node wait for.
+func (k *clerk) diagnose() {
+	k.t.Helper()
+	listNodes(k.t, clusterOf(k.t, k.db))
+	k.t.Logf("the application saw %v; %+v", k.errors(), k.db.Stats())
+	for _, n := range k.c.Nodes {
+		if n.Postgres == "" {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		conn, err := reach(ctx, n)
+		var text string
+		if err == nil {
+			err = conn.QueryRow(ctx, `SELECT json_build_object('replica', pg_is_in_recovery(), 'sessions', (SELECT json_agg(json_build_object(
+				'application', application_name, 'state', state, 'waits', wait_event, 'since', clock_timestamp() - state_change, 'query', left(query, 80)))
+				FROM pg_stat_activity WHERE backend_type IN ('client backend', 'walsender', 'walreceiver', 'startup')))::text`).Scan(&text)
+			conn.Close(ctx)
+		}
+		cancel()
+		k.t.Logf("%s: %s %v", n.Name, text, err)
+	}
 }
 
 // dismiss ends the clerks; what they have begun is answered before it returns.
@@ -223,15 +253,25 @@ func (k *clerk) errors() map[string]int {
 	return k.errs
 }
 
+// onItsWay is how old WAL may be that a primary has not sent yet on a busy machine.
+const onItsWay = time.Second
+
+// risk notes that a machine is about to be lost, and with it, in async mode, what was on
+// its way to the standbys.
+func (k *clerk) risk() { k.risked += k.ledger.Since(time.Now().Add(-onItsWay)) }
+
 // audit ends the clerks, waits until the cluster has healed, and holds the ledger
-// against every node: at most so many acknowledged writes may be lost. There was one
-// primary in each epoch, and the application has seen no error.
+// against every node: at most so many acknowledged writes may be lost and, if that is not 0,
+// what was at risk. There was one primary in each epoch, and the application has seen no error.
 func (k *clerk) audit(lost int) histcheck.Verdict {
 	k.t.Helper()
 	k.dismiss()
 	b := awaitBulletin(k.t, k.c, "the cluster has healed", companions.Healthy(len(k.c.Nodes)))
 	verdict := k.ledger.Judge(k.idsOn(k.c.Node(b.Primary)))
 	k.t.Log("FIGURES", verdict)
+	if lost > 0 {
+		lost += k.risked
+	}
 	if err := verdict.Err(lost); err != nil {
 		k.t.Error(err)
 	}
@@ -292,10 +332,17 @@ func (k *clerk) noSlotHoldsWAL(primary *companions.Node) {
 // connectTo opens a connection to a node, past the driver.
 func connectTo(t testing.TB, n *companions.Node) *pgx.Conn {
 	t.Helper()
-	cfg, err := pgx.ParseConfig(fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", pgctl.Superuser, n.Postgres))
-	pgtest.OK(t, err)
-	cfg.DialFunc = n.Dial
-	conn, err := pgx.ConnectConfig(pgtest.Context(t), cfg)
+	conn, err := reach(pgtest.Context(t), n)
 	pgtest.OK(t, err)
 	return conn
+}
+
+// reach is connectTo a node that may not be there.
+func reach(ctx context.Context, n *companions.Node) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", pgctl.Superuser, n.Postgres))
+	if err != nil {
+		return nil, err
+	}
+	cfg.DialFunc = n.Dial
+	return pgx.ConnectConfig(ctx, cfg)
 }

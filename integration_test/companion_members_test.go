@@ -42,6 +42,7 @@ func TestAllMachinesLoseTheirPower(t *testing.T) {
 	}
 	for _, order := range orders {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			k.risk()
 			primary := primaryOf(t, c) // first, or it acknowledges while the others are killed
 			pgtest.OK(t, primary.Kill())
 			for _, n := range c.Nodes {

@@ -32,8 +32,6 @@ const (
 	token = "a-secret-of-this-test"
 	// lateness is how much later than it should be something may be seen on a busy machine.
 	lateness = 750 * time.Millisecond
-	// onItsWay is how old WAL may be that a primary has not sent yet on a busy machine.
-	onItsWay = time.Second
 )
 
 // A divided cluster has each node on a host of its own, and its clients on another,

@@ -108,6 +108,14 @@ func (l *Ledger) Answer(id int64) (at time.Time, reign uint64) {
 	return a.end, a.reign
 }
 
+// Since counts what was acknowledged at t or later.
+func (l *Ledger) Since(t time.Time) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first, _ := slices.BinarySearchFunc(l.acks, t, time.Time.Compare)
+	return len(l.acks) - first
+}
+
 // A Verdict is what is wrong with what is in the database.
 type Verdict struct {
 	Attempted, Acknowledged, Refused, Unknown, Final int
