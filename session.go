@@ -206,6 +206,14 @@ func (s *Session) wants(view *topology.View) (wal.LSN, wal.Verdict, lostPosition
 	if cur.timeline == view.Timeline && cur.before == (wal.Position{}) {
 		return at.LSN, wal.Kept, lostPosition{}
 	}
+	if fork, gone := abandoned(view, cur.timeline); gone {
+		kept := wal.Position{Timeline: view.Timeline, LSN: min(at.LSN, fork)}
+		if verdict := s.forget(cur, kept); at.LSN > fork {
+			next := wal.Switch{Timeline: view.Timeline, LSN: fork}
+			return kept.LSN, verdict, lostPosition{at, next, wal.LSN(cur.wrote.Load()) <= fork}
+		}
+		return kept.LSN, wal.Kept, lostPosition{}
+	}
 	if cur.before != (wal.Position{}) && view.History.Holds(cur.before, cur.timeline) == wal.Lost {
 		return at.LSN, s.forget(cur, at), lossOf(view.History, cur.before, cur.wroteBefore, cur.timeline)
 	}
@@ -227,7 +235,27 @@ func (s *Session) wants(view *topology.View) (wal.LSN, wal.Verdict, lostPosition
 // node it knows can be trusted to have what the session has seen.
 func (s *Session) ahead(view *topology.View) bool {
 	cur := s.seen.Load()
-	return cur != nil && cur.timeline > view.Timeline && cur.systemID == view.SystemID
+	if cur == nil || cur.timeline <= view.Timeline || cur.systemID != view.SystemID {
+		return false
+	}
+	_, gone := abandoned(view, cur.timeline)
+	return !gone
+}
+
+// abandoned reports whether t is a timeline that nobody goes on with, and up to where what is on
+// it is on that of the cluster too.
+func abandoned(view *topology.View, t wal.Timeline) (fork wal.LSN, gone bool) {
+	if t <= view.Timeline {
+		return 0, false
+	}
+	if _, gone = view.Abandoned.Begin(t); !gone {
+		return 0, false
+	}
+	fork = view.Abandoned[0].LSN
+	for _, s := range view.Abandoned {
+		fork = min(fork, s.LSN)
+	}
+	return fork, true
 }
 
 // forget lets the session go on from at, and reports the loss unless somebody

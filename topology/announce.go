@@ -29,6 +29,7 @@ type Announcement struct {
 	Epoch    uint64       // the highest heard of; like Timeline it stays when no companion is heard any more
 	Timeline wal.Timeline // of the last primary that they know of
 	Heard    bool         // a companion is being heard; nothing below is set otherwise
+	Ready    bool         // there is a primary that takes writes
 	Hold     bool         // writes that have not begun wait: there is no primary, or another one soon
 	Primary  string       // Name of the node that reigns; "" if there is none, or it is none of the view's
 	Stranger string       // address of the primary if it is none of the view's; else ""
@@ -63,12 +64,20 @@ func announce(prev *View, b *Bulletin, at time.Time) *View {
 	from := *prev
 	from.Told = Announcement{
 		SystemID: b.SystemID, Epoch: b.Epoch, Timeline: max(b.Timeline, prev.Told.Timeline), Heard: true,
-		Hold: b.Hold || b.Phase == phaseFenced || b.Phase == phaseElected,
-	}
-	if b.SystemID == prev.SystemID && b.SystemID != 0 {
-		from.Timeline, from.History = max(prev.Timeline, b.Timeline), prev.History.Merge(b.History)
+		Hold: b.Hold || b.Phase == phaseFenced || b.Phase == phaseElected, Ready: b.Phase == phaseReady,
 	}
 	nodes := slices.Clone(prev.Nodes)
+	if b.SystemID == prev.SystemID && b.SystemID != 0 {
+		if prev.abandoned(b, who) {
+			from.abandon(b.Timeline, nodes)
+		}
+		if b.Timeline > from.Timeline {
+			from.Timeline, from.rose = b.Timeline, from.Told
+		}
+		for _, begun := range b.History {
+			from.announced, from.History = from.announced.With(begun), from.History.With(begun)
+		}
+	}
 	for i := range b.Nodes {
 		r, reigns := &b.Nodes[i], b.Phase == phaseReady && b.Primary != "" && b.Nodes[i].Name == b.Primary
 		switch {
@@ -84,6 +93,54 @@ func announce(prev *View, b *Bulletin, at time.Time) *View {
 		}
 	}
 	return judge(&from, nodes)
+}
+
+// abandoned reports whether nobody will go on with Timeline, which is newer than the one
+// that b says the cluster is on: a promotion came to nothing, as when all machines were without
+// power in the middle of it. No node may be seen on such a timeline; and b has to be surely of
+// a later time than that when it was seen, and not from a companion that knows nothing newer: it is of
+// a later epoch, or it knows of each of those who were there that they have been started again
+// since, as replicas of the primary that it names.
+func (v *View) abandoned(b *Bulletin, who []int) bool {
+	if b.Phase != phaseReady || b.Timeline == 0 || b.Timeline >= v.Timeline || b.Timeline < v.Told.Timeline {
+		return false
+	}
+	later := b.Epoch > v.rose.Epoch || b.Epoch == v.rose.Epoch && !v.rose.Ready
+	for j := range v.Nodes {
+		n := &v.Nodes[j]
+		switch i := slices.Index(who, j); {
+		case n.highest <= b.Timeline:
+		case n.Timeline > b.Timeline && (n.State == StateUp || n.State == StateRefused):
+			return false
+		case !later && (i < 0 || !n.isBack(&b.Nodes[i], b.Timeline)):
+			return false
+		}
+	}
+	return true
+}
+
+// isBack reports whether a companion knows of a start of the server since n was last on its
+// highest timeline, and that it is a replica on t, or before that, since.
+func (n *Node) isBack(r *Reported, t wal.Timeline) bool {
+	return n.isRun(r.StartedAt) && !n.isRun(n.highestIn) && r.Role == roleReplica && r.Timeline != 0 && r.Timeline <= t
+}
+
+// abandon makes t the timeline of the cluster, and puts aside what is known of newer ones.
+func (v *View) abandon(t wal.Timeline, nodes []Node) {
+	newer := func(s wal.Switch) bool { return s.Timeline > t }
+	for given := t + 1; given <= v.Timeline; given++ {
+		begun, _ := v.History.Begin(given)
+		v.Abandoned = v.Abandoned.With(wal.Switch{Timeline: given, LSN: begun})
+	}
+	v.Timeline = t
+	v.History, v.announced = slices.DeleteFunc(slices.Clone(v.History), newer), slices.DeleteFunc(slices.Clone(v.announced), newer)
+	for i := range nodes {
+		n := &nodes[i]
+		n.told, n.highest = slices.DeleteFunc(slices.Clone(n.told), newer), min(n.highest, t)
+		if n.Timeline > t {
+			n.Timeline, n.TimelineLSN = 0, 0
+		}
+	}
 }
 
 // silence returns the view that follows prev once no companion is heard.

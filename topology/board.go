@@ -107,12 +107,17 @@ func (b *Board) Observe(o Observation) *View {
 // Announce merges what a companion tells, which arrived at at, and returns the
 // newest view. A bulletin of another cluster, or of an epoch that has ended,
 // changes nothing. What it says of a server that no probe has seen yet counts
-// once a probe has. The board keeps bulletin, which must not change any more.
+// once a probe has. A timeline that was seen stays the cluster's, even if all its nodes
+// are gone; but a bulletin of a later epoch may say that the cluster goes on with an older one:
+// then a promotion came to nothing. The board keeps bulletin, which must not change any more.
 func (b *Board) Announce(bulletin *Bulletin, at time.Time) *View {
 	return b.publish(func(prev *View) *View {
 		next := announce(prev, bulletin, at)
 		if next != prev {
 			b.bulletin, b.bulletinAt = bulletin, at
+		}
+		if next.Timeline < prev.Timeline {
+			b.primary.forget() // positions on a timeline that nobody goes on with
 		}
 		return next
 	})
@@ -264,7 +269,7 @@ func sameInWhatMatters(a, b *View) bool {
 	return a.SystemID == b.SystemID && a.Timeline == b.Timeline &&
 		a.Settings == b.Settings && a.Primary == b.Primary && a.LastPrimary == b.LastPrimary &&
 		a.Split == b.Split && a.Settled == b.Settled && a.Told == b.Told &&
-		slices.Equal(a.History, b.History) && slices.EqualFunc(a.Nodes, b.Nodes, sameNode)
+		slices.Equal(a.History, b.History) && slices.Equal(a.Abandoned, b.Abandoned) && slices.EqualFunc(a.Nodes, b.Nodes, sameNode)
 }
 
 // sameNode is sameInWhatMatters for one node. Every failed probe may word its

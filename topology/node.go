@@ -102,6 +102,9 @@ type Node struct {
 	stopped    bool        // is down, and nothing listens at its address
 	split      bool        // was one of two primaries on one timeline, and has not said otherwise
 
+	highest   wal.Timeline // on which the node was ever seen
+	highestIn time.Time    // in which run of the server that was last
+
 	reign    uint64    // the epoch in which companions told of its promotion last; 0 if they never did
 	warning  string    // why companions say that it must not be used; "" if they do not
 	warnedOf time.Time // of which run of the server they said so

@@ -60,9 +60,11 @@ func (n *Node) hear(o *Observation) {
 	if !o.StartedAt.IsZero() {
 		n.StartedAt = o.StartedAt
 	}
-	n.told = n.told.Merge(o.History)
+	for _, begun := range o.History {
+		n.told = n.told.With(begun)
+	}
 	if o.SwitchLSN != 0 && o.Timeline != 0 {
-		n.told = n.told.Merge(wal.History{{Timeline: o.Timeline, LSN: o.SwitchLSN}})
+		n.told = n.told.With(wal.Switch{Timeline: o.Timeline, LSN: o.SwitchLSN})
 	}
 }
 
@@ -101,6 +103,12 @@ func (n *Node) hearPosition(o *Observation) {
 		n.TimelineLSN = max(n.TimelineLSN, proven)
 	default:
 		n.Timeline, n.TimelineLSN = o.Timeline, proven
+	}
+	if n.Timeline >= n.highest {
+		n.highest, n.highestIn = n.Timeline, n.StartedAt
+		if !o.StartedAt.IsZero() {
+			n.highestIn = o.StartedAt
+		}
 	}
 }
 
@@ -167,11 +175,21 @@ func judge(prev *View, nodes []Node) *View {
 	v.decided = prev.decided || v.Settled && v.SystemID != 0 && !tie
 	v.contested = v.Settled && tie && !v.decided
 	if v.SystemID == prev.SystemID {
-		v.Timeline, v.History = prev.Timeline, prev.History
+		v.Timeline, v.History, v.announced, v.rose = prev.Timeline, prev.History, prev.announced, prev.rose
+		v.Abandoned = prev.Abandoned
 	}
 	v.Told = prev.Told.of(v.SystemID)
 	for i := range nodes {
 		v.gather(&nodes[i])
+	}
+	for _, begun := range v.announced {
+		v.History = v.History.With(begun)
+	}
+	if v.Timeline != prev.Timeline {
+		v.rose = v.Told
+	}
+	if len(v.Abandoned) > 0 && v.Abandoned[0].Timeline <= v.Timeline { // the number is of another one by now
+		v.Abandoned = slices.DeleteFunc(slices.Clone(v.Abandoned), func(s wal.Switch) bool { return s.Timeline <= v.Timeline })
 	}
 	v.Split = v.settleClaims()
 	for i := range nodes {
@@ -233,7 +251,7 @@ func (v *View) settleClaims() bool {
 		silent := n.State == StateDown || n.Role == RoleUnknown
 		claimed := n.split && silent && !n.stopped || n.State == StateUp && n.Role == RolePrimary
 		n.split = false
-		if claimed && n.Timeline == v.Timeline && v.member(n) && v.alias(i) < 0 {
+		if claimed && n.Timeline == v.Timeline && v.member(n) && v.alias(i) < 0 && v.elsewhere(n) == "" {
 			claims = append(claims, i)
 		}
 	}
@@ -287,6 +305,8 @@ func (v *View) refusal(i int) string {
 		return n.warned()
 	case n.split:
 		return fmt.Sprintf("one of two primaries on timeline %s", n.Timeline)
+	case v.elsewhere(n) != "":
+		return v.elsewhere(n)
 	case n.Role == RolePrimary && n.Timeline == 0 && v.Timeline != 0:
 		return fmt.Sprintf("primary of a timeline not yet known, the cluster is on %s", v.Timeline)
 	case n.Role == RolePrimary && n.Timeline < v.Timeline:
@@ -296,6 +316,17 @@ func (v *View) refusal(i int) string {
 	default:
 		return v.deposed(n)
 	}
+}
+
+// elsewhere says that n is on a timeline that has the number of one of the cluster's and began
+// at another place; "" if it is not, as far as is known.
+func (v *View) elsewhere(n *Node) string {
+	own, told := n.told.Begin(n.Timeline)
+	theirs, known := v.announced.Begin(n.Timeline)
+	if !told || !known || own == theirs {
+		return ""
+	}
+	return fmt.Sprintf("on another timeline %s: it began at %s, and the cluster's at %s", n.Timeline, own, theirs)
 }
 
 // pastFork says where a replica left the cluster's history; "" if it did not,

@@ -26,6 +26,16 @@ type View struct {
 
 	Told Announcement // what companions say; zero without them
 
+	// Abandoned holds the beginnings of timelines above Timeline that were seen, and that
+	// nobody goes on with: see Board.Announce. 0/0 is a beginning that is not known.
+	Abandoned wal.History
+
+	// announced holds the beginnings of timelines of whose primaries companions have said that
+	// they were ready, as Told.Timeline is. They count whatever else was seen.
+	announced wal.History
+	// rose is what companions had said when Timeline was first seen.
+	rose Announcement
+
 	decided   bool // all nodes were heard of once, and one system identifier was told by more of them than any other
 	contested bool // they were, and none was
 }
