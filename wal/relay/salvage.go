@@ -29,6 +29,7 @@ func (r *Relay) Salvage(ctx context.Context) (wal.Position, error) {
 	case <-s.done:
 		return s.end, s.err
 	case <-ctx.Done():
+		r.salvaging.CompareAndSwap(s, nil) // if it has not begun, it had better not
 		return wal.Position{}, context.Cause(ctx)
 	}
 }
@@ -52,8 +53,11 @@ func (r *Relay) salvage(ctx context.Context) (wal.Position, error) {
 	}
 	head := r.buffer.Head()
 	end, err := lastRecord(dir, b, head)
-	if err != nil || end <= head {
-		return wal.Position{Timeline: b.timeline(), LSN: head}, err
+	if err != nil {
+		return wal.Position{}, err
+	}
+	if end <= head {
+		return wal.Position{Timeline: b.timeline(), LSN: head}, nil
 	}
 	segment := wal.LSN(b.identity.SegmentSize) //nolint:gosec // positive
 	for at := head; at < end; at = at - at%segment + segment {
