@@ -253,7 +253,9 @@ func abandoned(view *topology.View, t wal.Timeline) (fork wal.LSN, gone bool) {
 	}
 	fork = view.Abandoned[0].LSN
 	for _, s := range view.Abandoned {
-		fork = min(fork, s.LSN)
+		if s.Timeline <= t {
+			fork = min(fork, s.LSN)
+		}
 	}
 	return fork, true
 }

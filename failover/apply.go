@@ -256,7 +256,8 @@ func (s *State) ready(r Ready) error {
 	case !s.whole() && r.Timeline <= s.Until.Timeline, !s.whole() && r.SwitchLSN < s.Until.LSN:
 		return fmt.Errorf("timeline %s began at %s, before %s, which was to be fetched", r.Timeline, r.SwitchLSN, s.Until)
 	}
-	if r.Timeline > s.Timeline {
+	// By force, one may be ready that never heard of Timeline, and has begun another one of that number.
+	if r.Timeline > s.Timeline || s.Primary != s.Ruler() && r.SwitchLSN != 0 {
 		s.Timeline, s.SwitchLSN = r.Timeline, r.SwitchLSN
 	}
 	s.Phase, s.Switchover, s.Until = PhaseReady, nil, wal.Position{}
@@ -354,21 +355,18 @@ func (s *State) failures() map[string]int {
 	return n
 }
 
-// broken returns who was the last primary that was ready, if it was elected again since and did
-// not manage to go on; "" otherwise, and where commits wait for standbys. Those might be made
-// to fetch from it, again and again, what it cannot give them.
+// broken returns the last primary that was ready, if an asynchronous election had better go on
+// without what it has; "" otherwise. It was elected again and did not go on, or others were who
+// could not fetch that from it: once if it may not be elected itself, twice if it may.
 func (s *State) broken() string {
-	if s.SyncSet.Need() > 0 {
-		return ""
+	ruler := s.Ruler()
+	m, ok := s.Member(ruler)
+	failed, all := s.failures(), 0
+	for _, n := range failed {
+		all += n
 	}
-	for _, t := range slices.Backward(s.History) {
-		switch {
-		case t.Timeline == 0:
-		case s.failures()[t.To] > 0:
-			return t.To
-		default:
-			return ""
-		}
+	if s.SyncSet.Need() == 0 && ok && (failed[ruler] > 0 || all > 1 || all == 1 && !m.Candidate()) {
+		return ruler
 	}
 	return ""
 }

@@ -209,6 +209,22 @@ func TestAShorterLeaseIsForgottenOnlyByAnElection(t *testing.T) {
 	}
 }
 
+// Who never heard of the last timeline begins another one of its number. By force it may, and
+// then that is the cluster's.
+func TestATimelineBegunAgainByForceIsTheOneThatCounts(t *testing.T) {
+	s := logOf(t, append(three(),
+		Command{Fence: &Fence{Epoch: 2}},
+		Command{Elect: &Elect{Epoch: 2, Node: "n2", Sealed: []Sealed{sealedAt("n2", 1, 100), sealedAt("n3", 1, 90)}}},
+		Command{Ready: &Ready{Epoch: 2, Timeline: 2, SwitchLSN: 100}},
+		Command{Fence: &Fence{Epoch: 3, Forced: true, To: "n3"}},
+		Command{Elect: &Elect{Epoch: 3, Node: "n3", Sealed: []Sealed{sealedAt("n3", 1, 90)}}},
+		Command{Ready: &Ready{Epoch: 3, Timeline: 2, SwitchLSN: 90}},
+	)...)
+	if s.Timeline != 2 || s.SwitchLSN != 90 || s.last().SwitchLSN != 90 {
+		t.Errorf("timeline %s from %s, in its transition from %s; want 2 from 0/5A", s.Timeline, s.SwitchLSN, s.last().SwitchLSN)
+	}
+}
+
 func TestTheHistoryIsBoundedAndKeepsTheLastReady(t *testing.T) {
 	s := logOf(t, three()...)
 	for range 3 * HistoryLimit {

@@ -49,7 +49,7 @@ func (e *Engine) succeed() {
 }
 
 // seal has everybody with data promise the epoch, all at once. Of the last primary only a
-// companion that is heard of is asked, and nobody waits for its answer.
+// companion that is heard of is asked.
 func (e *Engine) seal() {
 	for _, m := range e.data() {
 		if m.Name != e.state.Primary || e.present(m.Name) {
@@ -198,14 +198,14 @@ func (e *Engine) enough(answers []Sealed) bool {
 // remainder is for an asynchronous election. Where the last primary is heard of and has WAL that
 // best lacks, some of that may have been acknowledged. It returns the answer of the last primary
 // if best can fetch that WAL from there, or else why the last primary is waited for: to say how far
-// it is, or to go on. It has as long for that as the lease of a silent one would have lasted. One
-// that was elected again and did not go on does not get that time once more.
+// it is, or to go on. It has as long for that as the lease of a silent one would have lasted.
+// Where it or another was elected since, it is one of the standbys: see answers.
 func (e *Engine) remainder(best Sealed) (last Sealed, why string) {
 	s := e.state
 	name := s.Primary
 	switch {
-	case s.SyncSet.Need() > 0, s.last().Forced, !s.wasReady(), !s.whole(), // the others have all there is
-		!e.present(name), e.peer(name).Postgres == ServerHung, s.failures()[name] > 0,
+	case s.SyncSet.Need() > 0, s.last().Forced, !s.wasReady(),
+		!e.present(name), e.peer(name).Postgres == ServerHung,
 		e.due(e.race.hunt.Add(s.Settings.Lease)):
 		return Sealed{}, ""
 	}

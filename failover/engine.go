@@ -196,8 +196,8 @@ type (
 		Epoch Epoch
 	}
 	// Promote has the elected node become primary, or go on as one. WAL up to Until is
-	// wanted before that, if it is not zero: those of Fetch have it. From nobody else: there
-	// may be another timeline of that number, of a primary that was passed over.
+	// wanted before that, if it is not zero: those of Fetch have it. If there are some, from
+	// nobody else: there may be another timeline of that number, of a primary that was passed over.
 	Promote struct {
 		Node  string
 		Epoch Epoch

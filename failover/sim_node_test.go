@@ -252,6 +252,7 @@ func (n *simNode) seal(e Epoch) SealAnswer {
 	}
 	n.promise(e)
 	a.Sealed = Sealed{Position: n.at.position(), ReplayLSN: n.at.lsn, Reign: n.reign}
+	a.Sealed.Relayed = n.w.rng.IntN(3) > 0
 	if n.w.flaw == flawNoReign {
 		a.Sealed.Reign = 0
 	}

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -109,11 +108,12 @@ func (e *editor) compose(s *failover.State, now time.Time) *topology.Bulletin {
 	return b
 }
 
-// historyOf returns where timelines began, as the log remembers.
+// historyOf returns where timelines began, as the log remembers. Of a number that was given
+// away twice, by force, the last one counts.
 func historyOf(s *failover.State) wal.History {
 	var h wal.History
 	for _, t := range s.History {
-		if t.SwitchLSN != 0 && t.Timeline != 0 && !slices.ContainsFunc(h, func(w wal.Switch) bool { return w.Timeline == t.Timeline }) {
+		if t.SwitchLSN != 0 && t.Timeline != 0 {
 			h = h.With(wal.Switch{Timeline: t.Timeline, LSN: t.SwitchLSN})
 		}
 	}

@@ -71,6 +71,9 @@ func announce(prev *View, b *Bulletin, at time.Time) *View {
 		if prev.abandoned(b, who) {
 			from.abandon(b.Timeline, nodes)
 		}
+		if !from.rose.Heard { // the first since then
+			from.rose = from.Told
+		}
 		if b.Timeline > from.Timeline {
 			from.Timeline, from.rose = b.Timeline, from.Told
 		}
@@ -99,17 +102,17 @@ func announce(prev *View, b *Bulletin, at time.Time) *View {
 // that b says the cluster is on: a promotion came to nothing, as when all machines were without
 // power in the middle of it. No node may be seen on such a timeline; and b has to be surely of
 // a later time than that when it was seen, and not from a companion that knows nothing newer: it is of
-// a later epoch, or it knows of each of those who were there that they have been started again
-// since, as replicas of the primary that it names.
+// a later epoch than what was heard then, or first after that; or it knows of each of those who
+// were there that they have been started again since, as replicas of the primary that it names.
 func (v *View) abandoned(b *Bulletin, who []int) bool {
 	if b.Phase != phaseReady || b.Timeline == 0 || b.Timeline >= v.Timeline || b.Timeline < v.Told.Timeline {
 		return false
 	}
-	later := b.Epoch > v.rose.Epoch || b.Epoch == v.rose.Epoch && !v.rose.Ready
+	later := v.rose.Heard && (b.Epoch > v.rose.Epoch || b.Epoch == v.rose.Epoch && !v.rose.Ready)
 	for j := range v.Nodes {
 		n := &v.Nodes[j]
 		switch i := slices.Index(who, j); {
-		case n.highest <= b.Timeline:
+		case n.highest <= b.Timeline, !v.member(n):
 		case n.Timeline > b.Timeline && (n.State == StateUp || n.State == StateRefused):
 			return false
 		case !later && (i < 0 || !n.isBack(&b.Nodes[i], b.Timeline)):
@@ -136,6 +139,9 @@ func (v *View) abandon(t wal.Timeline, nodes []Node) {
 	v.History, v.announced = slices.DeleteFunc(slices.Clone(v.History), newer), slices.DeleteFunc(slices.Clone(v.announced), newer)
 	for i := range nodes {
 		n := &nodes[i]
+		if !v.member(n) {
+			continue
+		}
 		n.told, n.highest = slices.DeleteFunc(slices.Clone(n.told), newer), min(n.highest, t)
 		if n.Timeline > t {
 			n.Timeline, n.TimelineLSN = 0, 0

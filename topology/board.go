@@ -108,7 +108,7 @@ func (b *Board) Observe(o Observation) *View {
 // newest view. A bulletin of another cluster, or of an epoch that has ended,
 // changes nothing. What it says of a server that no probe has seen yet counts
 // once a probe has. A timeline that was seen stays the cluster's, even if all its nodes
-// are gone; but a bulletin of a later epoch may say that the cluster goes on with an older one:
+// are gone; but a bulletin that is surely later may say that the cluster goes on with an older one:
 // then a promotion came to nothing. The board keeps bulletin, which must not change any more.
 func (b *Board) Announce(bulletin *Bulletin, at time.Time) *View {
 	return b.publish(func(prev *View) *View {

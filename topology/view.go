@@ -33,7 +33,7 @@ type View struct {
 	// announced holds the beginnings of timelines of whose primaries companions have said that
 	// they were ready, as Told.Timeline is. They count whatever else was seen.
 	announced wal.History
-	// rose is what companions had said when Timeline was first seen.
+	// rose is what companions had said when Timeline was first seen, or said first after that.
 	rose Announcement
 
 	decided   bool // all nodes were heard of once, and one system identifier was told by more of them than any other

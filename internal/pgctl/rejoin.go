@@ -282,7 +282,7 @@ func (o RejoinOptions) rungs(was LocalData, known, diverged bool) []Rung {
 // errCannotRewind if the next rung may do.
 func (i *Instance) climb(ctx context.Context, opt RejoinOptions, done *Rejoined) (err error) {
 	if done.Rung == Follow {
-		return i.putAside(opt)
+		return i.putAside(opt, done.Was)
 	}
 	source, err := askSource(ctx, opt)
 	if err != nil {

@@ -102,6 +102,12 @@ func TestAServerThatWroteNothingMoreFollowsAsItIs(t *testing.T) {
 // A promotion that a crash cut short leaves a timeline that is none of the cluster's,
 // although it has the number of one.
 func TestWhatACutPromotionLeftIsPutAside(t *testing.T) {
+	t.Run("with its history", func(t *testing.T) { putAside(t, true) })
+	t.Run("before its history", func(t *testing.T) { putAside(t, false) })
+}
+
+func putAside(t *testing.T, history bool) {
+	t.Helper()
 	ctx := waiting(t)
 	p := failedOver(ctx, t, nil)
 	at, err := wal.ParseLSN(ask(ctx, t, p.old, "SELECT pg_current_wal_lsn()::text"))
@@ -110,15 +116,17 @@ func TestWhatACutPromotionLeftIsPutAside(t *testing.T) {
 	run(ctx, t, p.old, "CHECKPOINT")
 	run(ctx, t, p.old, "INSERT INTO t VALUES (7)")
 	run(ctx, t, p.old, "DELETE FROM t WHERE x = 7")
+	written := ask(ctx, t, p.old, "SELECT pg_current_wal_lsn()::text")
+	await(ctx, t, p.now, "SELECT (pg_last_wal_replay_lsn() >= '"+written+"')::text", "true")
 	ok(t, p.old.Kill())
 	p.promote(ctx, t)
-	left := []string{
-		filepath.Join(p.old.Dir(), "pg_wal", wal.Timeline(2).HistoryFile()),
-		filepath.Join(p.old.Dir(), "pg_wal", strings.Replace(segment, "00000001", "00000002", 1)),
+	left := []string{filepath.Join(p.old.Dir(), "pg_wal", strings.Replace(segment, "00000001", "00000002", 1))}
+	ok(t, p.old.installFile(filepath.Join(p.old.Dir(), "pg_wal", segment), left[0]))
+	if history {
+		left = append(left, filepath.Join(p.old.Dir(), "pg_wal", wal.Timeline(2).HistoryFile()))
+		ok(t, p.old.user.writeFile(left[1], fmt.Sprintf("1\t%s\tno recovery target specified\n", at)))
 	}
-	ok(t, p.old.user.writeFile(left[0], fmt.Sprintf("1\t%s\tno recovery target specified\n", at)))
-	ok(t, p.old.installFile(filepath.Join(p.old.Dir(), "pg_wal", segment), left[1]))
-	f, err := os.OpenFile(left[1], os.O_RDWR, 0)
+	f, err := os.OpenFile(left[0], os.O_RDWR, 0)
 	ok(t, err)
 	size := int64(16 << 20)
 	_, err = f.WriteAt(make([]byte, size-int64(at)%size), int64(at)%size)
@@ -126,8 +134,8 @@ func TestWhatACutPromotionLeftIsPutAside(t *testing.T) {
 
 	p.rejoin(ctx, t, p.options(), Follow)
 	for _, path := range left {
-		if _, err := os.Stat(filepath.Join(p.old.cfg.State, "aside", filepath.Base(path))); err != nil {
-			t.Errorf("it is not kept: %v", err)
+		if kept, err := filepath.Glob(filepath.Join(p.old.cfg.State, "aside", "*", filepath.Base(path))); err != nil || len(kept) != 1 {
+			t.Errorf("%s is kept as %q, error %v", path, kept, err)
 		}
 	}
 	ok(t, p.old.Stop(ctx, Fast))

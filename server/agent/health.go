@@ -49,14 +49,21 @@ func (a *Agent) ended(ctx context.Context) {
 	}
 	now := a.clock()
 	a.lease.GiveBack(now)
+	a.mu.Lock()
+	a.downSince, a.downSeq, a.salvaged = now, a.requests.seq, wal.Position{}
+	a.mu.Unlock()
 	a.salvage(ctx)
+	if a.pg.Running() {
+		return // another one has begun
+	}
+	a.lease.GiveBack(a.clock())
 	a.mu.Lock()
 	if a.state != failover.ServerHung && !a.withdrawn {
 		a.reason = "the postmaster has ended"
 	}
 	// One that has withdrawn wants its lease again: nobody need take over.
 	a.state, a.known, a.back = failover.ServerDown, false, !a.withdrawn
-	a.downSince, a.downSeq, a.alone = now, a.requests.seq, ""
+	a.downSeq, a.alone = a.requests.seq, ""
 	a.tellLocked()
 	a.mu.Unlock()
 	a.probing.drop()
@@ -82,10 +89,13 @@ func (a *Agent) salvage(ctx context.Context) {
 	end, err := a.relay.Salvage(ctx)
 	if err != nil {
 		a.log.WarnContext(ctx, "the standbys may lack the last of what the server wrote", "error", err)
+		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.salvaged = end
+	if !a.pg.Running() { // begun clears it
+		a.salvaged = end
+	}
 }
 
 // watchHealth asks the server again and again.

@@ -136,7 +136,7 @@ func (a *Agent) measureStopped(ctx context.Context, s *failover.Sealed) error {
 	a.mu.Lock()
 	end := a.salvaged
 	a.mu.Unlock()
-	if end == (wal.Position{}) {
+	if end == (wal.Position{}) || end.Compare(a.relay.Replicator().Position()) < 0 {
 		var err error
 		if end, err = a.pg.WALEnd(ctx); err != nil {
 			return err

@@ -19,7 +19,8 @@ type salvage struct {
 // Salvage takes from Config.WALDir what its server wrote before it crashed and did not
 // send, up to the last whole record, so that the standbys can have it. A server that comes
 // back goes on behind that record, and has what is taken on its disk: Salvage sees to that
-// first. It is for a server that has ended and is the source. The position is where its
+// first. It is for a server that has ended and is the source, one call at a time, and takes
+// Run: without it, it waits for ctx. The position is where its
 // WAL ends then; zero if there never was a source, and so nothing that could be gone on from.
 func (r *Relay) Salvage(ctx context.Context) (wal.Position, error) {
 	s := &salvage{done: make(chan struct{})}
@@ -71,15 +72,19 @@ func (r *Relay) salvage(ctx context.Context) (wal.Position, error) {
 		if err != nil {
 			return wal.Position{}, err
 		}
-		data := buf[:n]
-		err = r.buffer.AppendFrom(at, n, func(p []byte) error {
+		to := at + wal.LSN(n) //nolint:gosec // positive
+		if to < end && to.PageStart() > at {
+			to = to.PageStart() // records are split at page boundaries only
+		}
+		data := buf[:to-at]
+		err = r.buffer.AppendFrom(at, len(data), func(p []byte) error {
 			data = data[copy(p, data):]
 			return nil
 		})
 		if err != nil {
 			return wal.Position{}, err
 		}
-		at += wal.LSN(n) //nolint:gosec // positive
+		at = to
 		r.replicator.arrived(at, time.Now())
 	}
 	r.log.InfoContext(ctx, "the rest of the server's WAL was taken from its files", "from", head, "to", end)
@@ -89,9 +94,12 @@ func (r *Relay) salvage(ctx context.Context) (wal.Position, error) {
 // lastRecord returns where the last whole record ends that dir has behind head, on
 // the timeline that goes on; 0 if there is none.
 func lastRecord(dir *walfile.Dir, b *branch, head wal.LSN) (end wal.LSN, err error) {
-	at := max(head&^wal.LSN(b.identity.SegmentSize-1), head-min(head, salvageBack)).PageStart()
-	d := wal.NewDecoder(at)
 	chunk := make([]byte, salvageBack)
+	at := (head - min(head, salvageBack)).PageStart()
+	if _, err := dir.ReadAt(chunk[:1], at, b.owners(at)...); err != nil {
+		at = head &^ wal.LSN(b.identity.SegmentSize-1) // the segment before is gone
+	}
+	d := wal.NewDecoder(at)
 	for d.Err() == nil {
 		n, err := dir.ReadAt(chunk, at, b.owners(at)...)
 		if _, old := errors.AsType[*walfile.PageError](err); old || errors.Is(err, walfile.ErrNotKept) {
