@@ -73,7 +73,7 @@ func (a *Agent) ended(ctx context.Context) {
 
 // salvageBudget bounds how long it takes until the relay has what a server that crashed has
 // not sent. The leader hears only then that it has.
-const salvageBudget = 200 * time.Millisecond
+const salvageBudget = 500 * time.Millisecond
 
 // salvage has the relay take what a primary had written when it crashed, so that the standbys
 // have it, or can fetch it: of what was acknowledged nothing is lost then, even where commits
