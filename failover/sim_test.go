@@ -66,8 +66,8 @@ func TestSim(t *testing.T) {
 // TestSimBites breaks the engine itself: each flaw is found by some seed.
 func TestSimBites(t *testing.T) {
 	for f, hint := range map[flaw]uint64{ // where one was last found: a good place to begin
-		flawNoWait: 572, flawNoQuorum: 8, flawNoDriftRoom: 57, flawNotSettled: 1428,
-		flawDeadIfSilent: 1, flawNoLease: 30, flawOldAssignments: 700, flawNoReign: 885,
+		flawNoWait: 572, flawNoQuorum: 70, flawNoDriftRoom: 162, flawNotSettled: 2152,
+		flawDeadIfSilent: 1, flawNoLease: 33, flawOldAssignments: 2674, flawNoReign: 1891,
 	} {
 		t.Run(string(f), func(t *testing.T) {
 			var found atomic.Pointer[string]
