@@ -24,7 +24,7 @@ func restart(n *companions.Node) error { return n.Start() }
 func byItself(*companions.Node) error { return nil }
 
 // inFlight is how many writes of so many clerks may be lost in async mode, where
-// commits wait for no standby, with a machine: those of the moment of the fault, one of
+// commits wait for no standby, with a machine or its companion: those of the moment of the fault, one of
 // each clerk, and those that were being sent then. On a busy machine there are more on
 // their way: see risk.
 func inFlight(clerks int) int { return 2 * clerks }
@@ -82,7 +82,7 @@ func TestCompanionsFailOverWhenThePostmasterIsKilled(t *testing.T) {
 // Without its companion a primary confirms no commit, so that another may take over
 // when its lease has ended.
 func TestCompanionsFailOverWhenACompanionIsKilled(t *testing.T) {
-	failOverBy(t, nodeFault{(*companions.Node).KillCompanion, restart}, 0)
+	failOverBy(t, nodeFault{(*companions.Node).KillCompanion, restart}, inFlight(clerks)) // it was the one who sends
 }
 
 func TestCompanionsFailOverWhenAMachineFreezes(t *testing.T) {
@@ -94,7 +94,7 @@ func TestCompanionsFailOverWhenPostgresFreezes(t *testing.T) {
 }
 
 func TestCompanionsFailOverWhenACompanionFreezes(t *testing.T) {
-	failOverBy(t, nodeFault{(*companions.Node).FreezeCompanion, (*companions.Node).ThawCompanion}, 0)
+	failOverBy(t, nodeFault{(*companions.Node).FreezeCompanion, (*companions.Node).ThawCompanion}, inFlight(clerks))
 }
 
 // With semisync no acknowledged write is lost, whatever the fault.
