@@ -89,6 +89,9 @@ type DialOptions struct {
 	StatementCapacity int
 }
 
+// connecting marks the context of what makes a connection.
+type connecting struct{}
+
 // Dial makes a new, authenticated connection.
 func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 	c := &Conn{
@@ -106,7 +109,9 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 			return nil, err
 		}
 		w := newWire(socket, o.Traffic)
-		if c.pg == nil { // later calls are cancel requests of this connection
+		// Others are for cancel requests, of this connection and of attempts at it
+		// that failed: pgx makes those behind our back, while the next one is under way.
+		if ctx.Value(connecting{}) != nil {
 			c.wire, c.socket = w, socket
 		}
 		return w, nil
@@ -116,7 +121,7 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 		c.in.from = r // the last one counts, which is of the connection that was made
 		return build(r, w)
 	}
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := pgx.ConnectConfig(context.WithValue(ctx, connecting{}, true), config)
 	if err != nil {
 		return nil, err
 	}
