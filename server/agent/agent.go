@@ -172,8 +172,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// adopt takes over a server that runs already.
+// adopt takes over a server that runs already. The first node of a cluster may be making its
+// own by then, which takes as long as the disk takes: that is no tool of a process before.
 func (a *Agent) adopt(ctx context.Context) error {
+	if err := a.take(ctx); err != nil {
+		return err
+	}
+	defer a.put()
+	if a.pg.Running() {
+		return nil
+	}
 	if err := a.pg.AwaitTools(ctx); err != nil {
 		return err
 	}
