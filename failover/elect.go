@@ -104,7 +104,7 @@ func (e *Engine) answered(node string) bool {
 // answers returns who was sealed, by name. Of a primary that was ready, the answer counts only
 // where the others are not enough without it: what it alone has was not acknowledged, or had
 // better be lost than waited for any longer. One that never was ready is a standby like the
-// others.
+// others, and so is the one before it, unless it is broken.
 func (e *Engine) answers() []Sealed {
 	s := e.state
 	apart := s.Primary

@@ -60,8 +60,8 @@ type ControlData struct {
 // find every block that was changed, hint bits included, in the log.
 func (c ControlData) CanRewind() bool { return c.WALLogHints || c.Checksums }
 
-// reached returns the newest timeline that the files surely hold something of.
-func (c ControlData) reached() wal.Timeline { return max(c.Timeline, c.MinRecovery.Timeline) }
+// Reached returns the newest timeline that the files surely hold something of.
+func (c ControlData) Reached() wal.Timeline { return max(c.Timeline, c.MinRecovery.Timeline) }
 
 // ControlData reads pg_control by pg_controldata.
 func (i *Instance) ControlData(ctx context.Context) (ControlData, error) {

@@ -141,7 +141,7 @@ func (i *Instance) checkRewound(ctx context.Context, opt RejoinOptions) error {
 	if err != nil {
 		return err
 	}
-	if c.State.Replica() && c.reached() >= opt.Target && c.Timeline >= opt.Target {
+	if c.State.Replica() && c.Reached() >= opt.Target && c.Timeline >= opt.Target {
 		return nil
 	}
 	now, err := i.localData(ctx)

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/heliosdb/helios/wal"
@@ -71,10 +70,8 @@ func (i *Instance) strange(opt RejoinOptions, was LocalData) ([]string, error) {
 	told := map[wal.Timeline]bool{}
 	var segments, histories []string
 	for _, e := range entries {
-		number, ok := strings.CutSuffix(e.Name(), ".history")
-		n, err := strconv.ParseUint(number, 16, 32)
-		t := wal.Timeline(n)
-		if !ok || err != nil || t <= first {
+		t, ok := timelineOfHistory(e.Name())
+		if !ok || t <= first {
 			continue
 		}
 		told[t] = true

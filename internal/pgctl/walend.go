@@ -48,7 +48,7 @@ func (i *Instance) walEnd(ctx context.Context, c ControlData) (wal.Position, err
 		if err != nil {
 			return wal.Position{}, err
 		}
-		if t != c.reached() && !c.follows(h, t) {
+		if t != c.Reached() && !c.follows(h, t) {
 			continue
 		}
 		end, err := scanLog(ctx, dir, c, h, t)
@@ -56,17 +56,17 @@ func (i *Instance) walEnd(ctx context.Context, c ControlData) (wal.Position, err
 			return wal.Position{}, err
 		}
 		// A replica that has only the history of t is still where t's parent ends.
-		if begin, _ := h.Begin(t); t == c.reached() || end.LSN > begin {
+		if begin, _ := h.Begin(t); t == c.Reached() || end.LSN > begin {
 			return end, c.checkEnd(end)
 		}
 	}
-	return wal.Position{}, fmt.Errorf("no log of timeline %s", c.reached())
+	return wal.Position{}, fmt.Errorf("no log of timeline %s", c.Reached())
 }
 
 // follows reports whether nothing that the files of a replica hold is missing
 // from the past of timeline t.
 func (c ControlData) follows(h wal.History, t wal.Timeline) bool {
-	return h.Ancestor(c.reached(), t) &&
+	return h.Ancestor(c.Reached(), t) &&
 		h.Holds(wal.Position{Timeline: c.Timeline, LSN: c.Checkpoint}, t) == wal.Kept &&
 		h.Holds(c.MinRecovery, t) == wal.Kept
 }
@@ -85,7 +85,7 @@ func (c ControlData) checkEnd(end wal.Position) error {
 // a replica all that there are histories of in pg_wal, down to the one that it
 // had surely reached.
 func (i *Instance) timelinesAhead(c ControlData) ([]wal.Timeline, error) {
-	found := []wal.Timeline{c.reached()}
+	found := []wal.Timeline{c.Reached()}
 	if !c.State.Replica() {
 		return found, nil
 	}
@@ -94,15 +94,21 @@ func (i *Instance) timelinesAhead(c ControlData) ([]wal.Timeline, error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".history")
-		t, err := strconv.ParseUint(name, 16, 32)
-		if ok && err == nil && wal.Timeline(t) > c.reached() {
-			found = append(found, wal.Timeline(t))
+		if t, ok := timelineOfHistory(e.Name()); ok && t > c.Reached() {
+			found = append(found, t)
 		}
 	}
 	slices.Sort(found)
 	slices.Reverse(found)
 	return found, nil
+}
+
+// timelineOfHistory returns whose history a file in pg_wal is by its name, and false if it
+// is none.
+func timelineOfHistory(name string) (wal.Timeline, bool) {
+	number, ok := strings.CutSuffix(name, ".history")
+	t, err := strconv.ParseUint(number, 16, 32)
+	return wal.Timeline(t), ok && err == nil
 }
 
 // historyOf returns the history of a timeline from its file in dir; an empty one
@@ -153,7 +159,7 @@ func scanLog(ctx context.Context, dir *walfile.Dir, c ControlData, h wal.History
 
 // endOfFiles returns nil for an error that means that there is no more log.
 func endOfFiles(err error) error {
-	if _, old := errors.AsType[*walfile.PageError](err); old || errors.Is(err, walfile.ErrNotKept) {
+	if walfile.IsEnd(err) {
 		return nil
 	}
 	return err

@@ -25,6 +25,13 @@ func (e *PageError) Error() string {
 	return fmt.Sprintf("walfile: %s: page at %s: %s", e.Path, e.LSN, e.Reason)
 }
 
+// IsEnd reports whether a read failed with err since a server that has ended wrote no further:
+// what is there is nothing, or is from before.
+func IsEnd(err error) bool {
+	_, old := errors.AsType[*PageError](err)
+	return old || errors.Is(err, ErrNotKept)
+}
+
 // Sizes of page headers in bytes: SizeOfXLogShortPHD, and SizeOfXLogLongPHD for
 // the first page of a segment (access/xlog_internal.h).
 const (

@@ -56,7 +56,7 @@ func (a *Agent) ended(ctx context.Context) {
 	if a.pg.Running() {
 		return // another one has begun
 	}
-	a.lease.GiveBack(a.clock())
+	a.lease.GiveBack(a.clock()) // if it was granted once more meanwhile
 	a.mu.Lock()
 	if a.state != failover.ServerHung && !a.withdrawn {
 		a.reason = "the postmaster has ended"

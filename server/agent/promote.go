@@ -100,7 +100,7 @@ func (a *Agent) standAgain(ctx context.Context) error {
 		return err
 	}
 	c, err := a.pg.ControlData(ctx)
-	if err != nil || max(c.Timeline, c.MinRecovery.Timeline) > s.Timeline { // else it has begun
+	if err != nil || c.Reached() > s.Timeline { // else it has begun
 		return err
 	}
 	a.log.InfoContext(ctx, "the server crashed while it was promoted, and is started as a standby first", "timeline", s.Timeline)

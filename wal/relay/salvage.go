@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/heliosdb/helios/internal/walfile"
@@ -20,8 +19,8 @@ type salvage struct {
 // send, up to the last whole record, so that the standbys can have it. A server that comes
 // back goes on behind that record, and has what is taken on its disk: Salvage sees to that
 // first. It is for a server that has ended and is the source, one call at a time, and takes
-// Run: without it, it waits for ctx. The position is where its
-// WAL ends then; zero if there never was a source, and so nothing that could be gone on from.
+// Run: without it, it waits for ctx. The position is where its WAL ends then; zero if there
+// never was a source, and so nothing that could be gone on from.
 func (r *Relay) Salvage(ctx context.Context) (wal.Position, error) {
 	s := &salvage{done: make(chan struct{})}
 	r.salvaging.Store(s)
@@ -102,8 +101,8 @@ func lastRecord(dir *walfile.Dir, b *branch, head wal.LSN) (end wal.LSN, err err
 	d := wal.NewDecoder(at)
 	for d.Err() == nil {
 		n, err := dir.ReadAt(chunk, at, b.owners(at)...)
-		if _, old := errors.AsType[*walfile.PageError](err); old || errors.Is(err, walfile.ErrNotKept) {
-			break // the end of what was written
+		if walfile.IsEnd(err) {
+			break
 		}
 		if err != nil {
 			return 0, err
