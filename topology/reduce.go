@@ -104,12 +104,6 @@ func (n *Node) hearPosition(o *Observation) {
 	default:
 		n.Timeline, n.TimelineLSN = o.Timeline, proven
 	}
-	if n.Timeline >= n.highest {
-		n.highest, n.highestIn = n.Timeline, n.StartedAt
-		if !o.StartedAt.IsZero() {
-			n.highestIn = o.StartedAt
-		}
-	}
 }
 
 // forget makes n a node that never answered, but for what fits any server.
@@ -226,6 +220,9 @@ func electSystemID(now uint64, nodes []Node) (id uint64, tie bool) {
 // gather adds to the view what a node of the cluster knows of timelines, and
 // lifts an earlier refusal: judgeNode decides anew.
 func (v *View) gather(n *Node) {
+	if n.Timeline >= n.highest { // whoever has told of it
+		n.highest, n.highestIn = n.Timeline, n.StartedAt
+	}
 	if n.State == StateRefused {
 		n.State, n.Reason = StateUp, ""
 	}
