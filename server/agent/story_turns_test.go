@@ -330,18 +330,35 @@ func TestServersOutliveTheirCompanions(t *testing.T) {
 	m.awaitSame(n2)
 }
 
+// sealEarly seals n2 of three nodes, while n1 does not hear that its epoch is closed, and goes on.
+func sealEarly(t *testing.T) (m *team, epoch failover.Epoch, short failover.Sealed) {
+	t.Helper()
+	m = newTeam(t, "n1", "n2", "n3")
+	m.leased = time.Minute
+	m.found(async)
+	m.nodes[0].exec("CREATE TABLE t (i int)")
+	n2 := m.nodes[1]
+	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
+	m.cut("n1", true)
+	epoch = m.fence()
+	return m, epoch, m.seal(n2, epoch)
+}
+
+// promoteWith makes n the primary, with all that another has that was sealed.
+func (m *team) promoteWith(n *testNode, epoch failover.Epoch, full failover.Sealed) {
+	m.t.Helper()
+	m.elect(n, async)
+	done := m.promote(n, failover.Promote{Epoch: epoch, Until: full.Position, Fetch: []string{full.Node}})
+	if done.SwitchLSN < full.Position.LSN {
+		m.t.Errorf("the new timeline begins at %s, want not before %s", done.SwitchLSN, full.Position)
+	}
+}
+
 // The one that is to be primary lacks what another has received: it is fetched
 // before the promotion.
 func TestWhatIsMissingIsFetchedBeforeAPromotion(t *testing.T) {
-	m := newTeam(t, "n1", "n2", "n3")
-	m.leased = time.Minute
-	m.found(async)
+	m, epoch, short := sealEarly(t)
 	n1, n2, n3 := m.nodes[0], m.nodes[1], m.nodes[2]
-	n1.exec("CREATE TABLE t (i int)")
-	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
-	m.cut("n1", true)
-	epoch := m.fence()
-	short := m.seal(n2, epoch)
 	n1.exec("INSERT INTO t SELECT generate_series(1, 50000)")
 	await(t, "n3 has all rows", func() bool { return n3.count("t") == 50000 })
 	full := m.seal(n3, epoch)
@@ -349,11 +366,7 @@ func TestWhatIsMissingIsFetchedBeforeAPromotion(t *testing.T) {
 	if short.Position.LSN >= full.Position.LSN {
 		t.Fatalf("n2 is at %s and n3 at %s, want less", short.Position, full.Position)
 	}
-	m.elect(n2, async)
-	done := m.promote(n2, failover.Promote{Epoch: epoch, Until: full.Position, Fetch: []string{"n3"}})
-	if done.SwitchLSN < full.Position.LSN {
-		t.Errorf("the new timeline begins at %s, want not before %s", done.SwitchLSN, full.Position)
-	}
+	m.promoteWith(n2, epoch, full)
 	n2.exec("INSERT INTO t VALUES (0)")
 	await(t, "n3 streams", func() bool { return n3.Report().Streaming })
 	m.cut("n1", false)
@@ -366,15 +379,8 @@ func TestWhatIsMissingIsFetchedBeforeAPromotion(t *testing.T) {
 // A primary crashes, and its companion does not: that has what the standbys lack, and also
 // what the server had not sent.
 func TestWhatACrashedPrimaryHadIsFetchedFromItsCompanion(t *testing.T) {
-	m := newTeam(t, "n1", "n2", "n3")
-	m.leased = time.Minute
-	m.found(async)
+	m, epoch, short := sealEarly(t)
 	n1, n2, n3 := m.nodes[0], m.nodes[1], m.nodes[2]
-	n1.exec("CREATE TABLE t (i int)")
-	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
-	m.cut("n1", true)
-	epoch := m.fence()
-	short := m.seal(n2, epoch)
 	m.seal(n3, epoch)
 	n1.exec("INSERT INTO t SELECT generate_series(1, 50000)")
 	pgtest.OK(t, n1.pg.Kill())
@@ -383,11 +389,7 @@ func TestWhatACrashedPrimaryHadIsFetchedFromItsCompanion(t *testing.T) {
 	if !full.Relayed || full.Position.LSN <= short.Position.LSN {
 		t.Fatalf("n1 is at %+v, want it behind %s, and at its companion", full, short.Position)
 	}
-	m.elect(n2, async)
-	done := m.promote(n2, failover.Promote{Epoch: epoch, Until: full.Position, Fetch: []string{"n1"}})
-	if done.SwitchLSN < full.Position.LSN {
-		t.Errorf("the new timeline begins at %s, want not before %s", done.SwitchLSN, full.Position)
-	}
+	m.promoteWith(n2, epoch, full)
 	m.cut("n1", false)
 	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
 	await(t, "n3 streams", func() bool { return n3.Report().Streaming })
