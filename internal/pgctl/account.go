@@ -232,10 +232,12 @@ func (a account) run(ctx context.Context, program string, args ...string) (print
 	return runCommand(ctx, a.command(ctx, program, args...))
 }
 
-// command makes the command of a program that runs as the server's user until ctx ends.
+// command makes the command of a program that runs as the server's user until ctx ends,
+// and whatever it started with it: initdb and pg_rewind leave their work to a server.
 func (a account) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
 	a.prepare(cmd)
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // a child of a killed tool may hold the pipes
 	return cmd
 }
@@ -250,7 +252,7 @@ func runMortal(ctx context.Context, cmd *exec.Cmd) (printed, said string, err er
 	return runCommand(ctx, cmd)
 }
 
-// runCommand runs cmd to its end.
+// runCommand runs cmd to its end, and to that of what it started if ctx ends.
 func runCommand(ctx context.Context, cmd *exec.Cmd) (printed, said string, err error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -259,10 +261,23 @@ func runCommand(ctx context.Context, cmd *exec.Cmd) (printed, said string, err e
 	waited.RUnlock()
 	said = strings.TrimSpace(stderr.String())
 	if ctx.Err() != nil {
+		if cmd.Process != nil {
+			awaitGroup(cmd.Process.Pid)
+		}
 		return "", said, context.Cause(ctx)
 	}
 	if err != nil {
 		return "", said, fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, said)
 	}
 	return stdout.String(), said, nil
+}
+
+// awaitGroup waits until the processes of a group are gone that were killed: as long as
+// the kernel takes for it, and whoever inherited them. What they had open they have then
+// let go of.
+func awaitGroup(leader int) {
+	for deadline := time.Now().Add(settleTimeout); syscall.Kill(-leader, 0) == nil && time.Now().Before(deadline); {
+		reapOrphans() // where we are who inherits
+		time.Sleep(watchInterval)
+	}
 }

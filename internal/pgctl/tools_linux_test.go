@@ -88,3 +88,29 @@ func TestAToolEndsWithItsParentAndNobodyBeginsBeforeItHas(t *testing.T) {
 	ok(t, syscall.Kill(child, syscall.SIGKILL))
 	ok(t, i.AwaitTools(ctx))
 }
+
+// A tool that is told to end does so with what it has started, before whoever told it
+// goes on: to remove the directory, or to begin again.
+func TestAToolThatIsInterruptedLeavesNoChild(t *testing.T) {
+	ctx := waiting(t)
+	dir, err := MakeTempDir("pgctl-tool")
+	ok(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	ok(t, os.WriteFile(filepath.Join(dir, "initdb"), []byte(slowTool), 0o755))
+	i, err := slow(dir)
+	ok(t, err)
+	interrupted := errors.New("interrupted")
+	short, interrupt := context.WithCancelCause(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- i.Init(short) }()
+	data := filepath.Join(dir, "data")
+	tool, child := pidIn(ctx, t, data+".tool"), pidIn(ctx, t, data+".child")
+	interrupt(interrupted)
+	if err := <-ended; !errors.Is(err, interrupted) {
+		t.Errorf("the end is %v, want %v", err, interrupted)
+	}
+	if !isGone(t, tool) || !isGone(t, child) {
+		_ = syscall.Kill(child, syscall.SIGKILL)
+		t.Error("the tool or its child is there after it was interrupted")
+	}
+}
