@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios"
 	"github.com/heliosdb/helios/internal/companions"
@@ -329,11 +330,20 @@ func (k *clerk) noSlotHoldsWAL(primary *companions.Node) {
 	}
 }
 
-// connectTo opens a connection to a node, past the driver.
+// connectTo opens a connection to a node, past the driver, as soon as its server has
+// started.
 func connectTo(t testing.TB, n *companions.Node) *pgx.Conn {
 	t.Helper()
-	conn, err := reach(pgtest.Context(t), n)
-	pgtest.OK(t, err)
+	var conn *pgx.Conn
+	await(t, n.Name+" to take connections", func() bool {
+		var err error
+		conn, err = reach(pgtest.Context(t), n)
+		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "57P03" {
+			return false // "the database system is starting up"
+		}
+		pgtest.OK(t, err)
+		return true
+	})
 	return conn
 }
 

@@ -145,6 +145,8 @@ func TestACommitThatWaitedForAStandbyByItsOwnWishIsNoSuccessWithoutOne(t *testin
 			if err := <-result; !errors.Is(err, helios.ErrOutcomeUnknown) {
 				t.Errorf("%s, %s: the write ends with %v, want %v", params, name, err, helios.ErrOutcomeUnknown)
 			}
+			// The look for it was given up, and its wait with it: the next write is alone.
+			pgtest.OK(t, c.Primary().Await(pgtest.Context(t), "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')"))
 		}
 		pgtest.OK(t, db.Close())
 	}
