@@ -70,10 +70,10 @@ func TestTwoPrimariesOfOneTimelineGetNoWrites(t *testing.T) {
 func splitBrain(t *testing.T, decide func(*pgtest.Cluster, *helios.Cluster) error) {
 	c := pgtest.New(t, pgtest.Options{Replicas: 3})
 	ctx := pgtest.Context(t)
-	db := open(t, c, "probe_interval=50ms", "probe_timeout=300ms", "failover_wait=100ms")
+	db := open(t, c, "probe_interval=50ms", "failover_wait=300ms")
 	patient := open(t, c, "probe_interval=50ms", "failover_wait=50s")
 	known := clusterOf(t, db)
-	exec(t, ctx, db, "CREATE TABLE t (id int)")
+	exec(t, ctx, patient, "CREATE TABLE t (id int)")
 	exec(t, ctx, patient, "INSERT INTO t VALUES (1)")
 	pgtest.OK(t, c.WaitCaughtUp(ctx))
 	kept, other, replica := c.Nodes[1], c.Nodes[2], c.Nodes[3]

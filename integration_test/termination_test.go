@@ -118,7 +118,7 @@ func TestACommitThatWaitedForAStandbyByItsOwnWishIsNoSuccessWithoutOne(t *testin
 	pgtest.OK(t, c.Configure(ctx, c.Primary(), map[string]string{"synchronous_standby_names": "nobody", "synchronous_commit": "local"}))
 	killer := c.Primary().Conn(t)
 	for _, params := range []string{"resolve=transactions", "resolve=all"} {
-		db := open(t, c, params, "failover_wait=300ms", "probe_timeout=300ms")
+		db := open(t, c, params, "failover_wait=1s")
 		for name, write := range map[string]func(db *sql.DB) error{
 			"transaction": func(db *sql.DB) error {
 				tx, err := db.BeginTx(ctx, nil)
