@@ -131,8 +131,9 @@ type clerk struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
-	mu   sync.Mutex
-	errs map[string]int // guarded by mu; what the application saw, but unknown outcomes
+	mu       sync.Mutex
+	errs     map[string]int // guarded by mu; what the application saw, but unknown outcomes
+	unknowns map[string]int // guarded by mu; what was said of those
 }
 
 // clerkSQL tells on which timeline the row was written.
@@ -146,7 +147,7 @@ func employ(t testing.TB, c *companions.Cluster, writers int, params ...string) 
 	connector, err := helios.NewConnector(cfg, helios.WithDialFunc(c.Dial))
 	pgtest.OK(t, err)
 	db := sql.OpenDB(connector)
-	k := &clerk{t: t, c: c, db: db, ledger: histcheck.NewLedger(), errs: map[string]int{}}
+	k := &clerk{t: t, c: c, db: db, ledger: histcheck.NewLedger(), errs: map[string]int{}, unknowns: map[string]int{}}
 	_, err = db.ExecContext(pgtest.Context(t), "CREATE TABLE ledger (id bigint PRIMARY KEY)")
 	pgtest.OK(t, err)
 	ctx, stop := context.WithCancel(context.Background())
@@ -187,21 +188,18 @@ func (k *clerk) write() {
 	id := k.ledger.Begin()
 	var timeline uint64
 	err := k.db.QueryRowContext(ctx, clerkSQL, id).Scan(&timeline)
-	switch {
-	case err == nil:
+	if err == nil {
 		k.ledger.End(id, histcheck.Acknowledged, timeline)
 		return
-	case errors.Is(err, helios.ErrOutcomeUnknown):
-		k.ledger.End(id, histcheck.Unknown, 0)
-		return
-	case errors.Is(err, helios.ErrWriteLost):
-		k.ledger.End(id, histcheck.Unknown, 0)
-	default:
-		k.ledger.End(id, histcheck.Unknown, 0)
+	}
+	k.ledger.End(id, histcheck.Unknown, 0)
+	saw := k.errs
+	if errors.Is(err, helios.ErrOutcomeUnknown) {
+		saw = k.unknowns
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.errs[err.Error()]++
+	saw[err.Error()]++
 }
 
 // await returns when n more writes were acknowledged.
@@ -270,6 +268,9 @@ func (k *clerk) audit(lost int) histcheck.Verdict {
 	b := awaitBulletin(k.t, k.c, "the cluster has healed", companions.Healthy(len(k.c.Nodes)))
 	verdict := k.ledger.Judge(k.idsOn(k.c.Node(b.Primary)))
 	k.t.Log("FIGURES", verdict)
+	for text, n := range k.unknowns { // nobody writes any more
+		k.t.Logf("%d times an outcome was unknown: %s", n, text)
+	}
 	if lost > 0 {
 		lost += k.risked
 	}
