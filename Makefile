@@ -7,7 +7,7 @@ MAKEFLAGS   += --no-print-directory
 # What may be set from outside, as in `make fuzz FUZZTIME=5m PKG=./router`.
 PKG      ?= ./...
 RUN      ?=
-TIMEOUT  ?= 20m
+TIMEOUT  ?= 45m
 FUZZTIME ?= 30s
 BENCH    ?= .
 COUNT    ?= 6
