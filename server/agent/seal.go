@@ -13,8 +13,10 @@ import (
 	"github.com/heliosdb/helios/wal"
 )
 
-// sealWait is how long the local standby has to flush what the relay holds.
-const sealWait = 50 * time.Millisecond
+// sealWait is how long the local standby has to flush what the relay holds, which is lost
+// if it is promoted without. Mostly that takes no time; a new segment has to be filled
+// with zeros first, on a slow disk or a busy machine for some 100 ms.
+const sealWait = 500 * time.Millisecond
 
 // sealBudget bounds all that is asked of the server for a seal.
 const sealBudget = time.Second

@@ -5,12 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/internal/pgctl"
 	"github.com/heliosdb/helios/internal/pgtest"
+	"github.com/heliosdb/helios/wal"
 )
 
 // fence closes the epoch in the leader's name, and returns the next.
@@ -103,6 +105,30 @@ func (m *team) awaitSame(primary *testNode) int {
 		await(m.t, n.member.Name+" has all rows", func() bool { return n.count("t") == want })
 	}
 	return want
+}
+
+// A standby is busy with something when its epoch is closed, such as with a new segment:
+// what its companion has for it is waited for.
+func TestASealWaitsForAStandbyThatIsSlowToFlush(t *testing.T) {
+	m := newTeam(t, "n1", "n2")
+	m.found(async)
+	n1, n2 := m.nodes[0], m.nodes[1]
+	n1.exec("CREATE TABLE t (id int)")
+	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
+	var receiver int
+	pgtest.OK(t, n2.conn().QueryRow(pgtest.Context(t), "SELECT pid FROM pg_stat_wal_receiver").Scan(&receiver))
+	pgtest.OK(t, syscall.Kill(receiver, syscall.SIGSTOP))
+	t.Cleanup(func() { _ = syscall.Kill(receiver, syscall.SIGCONT) })
+	n1.exec("INSERT INTO t VALUES (1)")
+	var text string
+	pgtest.OK(t, n1.conn().QueryRow(pgtest.Context(t), "SELECT pg_current_wal_flush_lsn()::text").Scan(&text))
+	at, err := wal.ParseLSN(text)
+	pgtest.OK(t, err)
+	await(t, "n2's companion has the row", func() bool { return n2.relay.Replicator().Position().LSN >= at })
+	time.AfterFunc(100*time.Millisecond, func() { _ = syscall.Kill(receiver, syscall.SIGCONT) })
+	if sealed := m.seal(n2, m.fence()); sealed.Position.LSN < at {
+		t.Errorf("n2 was sealed at %s, and its companion holds WAL up to %s for it", sealed.Position, at)
+	}
 }
 
 // A switchover under load: nothing that was acknowledged is lost, the old primary
