@@ -133,6 +133,10 @@ func (in *receiver) question(now time.Time) {
 	}
 }
 
+// lastRead is how long is read from a source that takes no answers any more. One that
+// has gone away says so as soon as what it had sent is read.
+const lastRead = time.Second
+
 // answer tells the source how far the relay is: at once when that changes or it
 // asks, and each second.
 func (in *receiver) answer(ctx context.Context) {
@@ -159,7 +163,8 @@ func (in *receiver) answer(ctx context.Context) {
 			return
 		}
 		if err := in.tell(&told, asked, quiet); err != nil {
-			in.c.client.Close() //nolint:errcheck // ends the read
+			// What had arrived when the connection broke is taken before the read ends.
+			in.c.client.SetReadDeadline(time.Now().Add(lastRead)) //nolint:errcheck // closed already
 			return
 		}
 	}
