@@ -150,6 +150,7 @@ func employ(t testing.TB, c *companions.Cluster, writers int, params ...string) 
 	k := &clerk{t: t, c: c, db: db, ledger: histcheck.NewLedger(), errs: map[string]int{}, unknowns: map[string]int{}}
 	_, err = db.ExecContext(pgtest.Context(t), "CREATE TABLE ledger (id bigint PRIMARY KEY)")
 	pgtest.OK(t, err)
+	k.awaitLedger()
 	ctx, stop := context.WithCancel(context.Background())
 	k.stop = stop
 	k.told.reigns = map[uint64]map[string]bool{}
@@ -165,6 +166,26 @@ func employ(t testing.TB, c *companions.Cluster, writers int, params ...string) 
 	})
 	k.await(20)
 	return k
+}
+
+// awaitLedger returns when every node has the table: without it whoever takes over could
+// not be written to.
+func (k *clerk) awaitLedger() {
+	k.t.Helper()
+	began := time.Now()
+	for _, n := range k.c.Nodes {
+		if n.Postgres == "" {
+			continue
+		}
+		conn := connectTo(k.t, n)
+		await(k.t, n.Name+" to have the table", func() bool {
+			var there bool
+			pgtest.OK(k.t, conn.QueryRow(pgtest.Context(k.t), "SELECT to_regclass('ledger') IS NOT NULL").Scan(&there))
+			return there
+		})
+		conn.Close(context.Background())
+	}
+	k.t.Logf("FIGURES the table was everywhere after %v", time.Since(began))
 }
 
 // work writes until ctx ends.
