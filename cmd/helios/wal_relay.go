@@ -63,7 +63,7 @@ SIGHUP. "helios wal stats" asks it how it is; docs/relay.md is for operators.`,
 			fs.StringVar(&w.cfg.Name, "name", w.cfg.Name, "application_`NAME` at the source")
 			fs.Var(config.SizeOf(&w.cfg.BufferSize), "wal_buffer_size", "`SIZE` of the WAL kept in memory; it is taken as it is needed")
 			fs.Var(config.SizeOf(&w.cfg.BatchSize), "wal_batch_size", "`SIZE` of the WAL in one frame to another relay, at most")
-			fs.BoolVar(&w.cfg.Compression, "enable_compression", w.cfg.Compression, "ask a source that is a relay for LZ4")
+			fs.BoolVar(&w.cfg.Compression, "enable_compression", w.cfg.Compression, "ask a source that is a relay for LZ4, which it uses where it pays")
 			fs.StringVar(&w.cfg.WALDir, "wal_dir", "", "`DIR` pg_wal of a server on this machine, to read older WAL from")
 			fs.StringVar(&w.cfg.SpoolDir, "spool_dir", "", "`DIR` to keep WAL in; nothing is kept if it is empty")
 			fs.Var(config.SizeOf(&w.cfg.Keep), "wal_keep", "`SIZE` of what is kept in --spool_dir")

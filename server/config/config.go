@@ -176,7 +176,7 @@ func (c *Config) tuningKeys() []key {
 		{"lag_threshold", (*duration)(&c.LagThreshold), "a replica whose data is older lags: load balancers are told so; 0 is never", "", ScopeNode},
 		{"wal_buffer_size", SizeOf(&c.WALBufferSize), "WAL that the relay keeps in memory; it is taken as it is needed", "", ScopeNode},
 		{"wal_batch_size", SizeOf(&c.WALBatchSize), "most WAL in one frame between two companions", "", ScopeNode},
-		{"enable_compression", (*boolean)(&c.EnableCompression), "LZ4 between two companions", "", ScopeNode},
+		{"enable_compression", (*boolean)(&c.EnableCompression), "LZ4 between two companions, where it pays", "", ScopeNode},
 		{"log_level", (*level)(&c.LogLevel), "what is logged", "debug | info | warn | error", ScopeNode},
 		{"log_format", choice(&c.LogFormat, LogText, LogJSON), "how it is written", "text | json", ScopeNode},
 	}

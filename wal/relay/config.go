@@ -33,7 +33,7 @@ type Config struct {
 
 	BufferSize  int64 // wal_buffer_size: bytes of WAL in memory
 	BatchSize   int   // wal_batch_size: most bytes of WAL in one frame to another relay
-	Compression bool  // enable_compression: ask a source that is a relay for LZ4
+	Compression bool  // enable_compression: ask a source that is a relay for LZ4, which it uses where it pays
 
 	// WALDir is the pg_wal directory of a PostgreSQL server on this machine that
 	// is fed by the relay, or feeds it; empty if there is none. WAL that is older

@@ -23,7 +23,8 @@ type stream struct {
 	generation int
 	slot       string
 	frames     bool // the subscriber is a relay
-	lz4        bool
+	lz4        bool // it takes compressed frames
+	thrift     thrift
 	size       int // most WAL in one message
 
 	reader *Reader
@@ -251,14 +252,17 @@ func (st *stream) deliver(from wal.LSN, data []byte, state string) error {
 // deliverFrame sends a frame with the WAL from from on: that of data, or less if
 // a shorter one has been built for another.
 func (st *stream) deliverFrame(from wal.LSN, data []byte, head wal.LSN, state string) error {
-	f := st.r.frames.get(frameHead{timeline: st.t, epoch: st.reader.epoch, start: from, end: head, lz4: st.lz4}, data)
+	packs := st.lz4 && st.thrift.packs(from.Behind(head), time.Now())
+	f := st.r.frames.get(frameHead{timeline: st.t, epoch: st.reader.epoch, start: from, end: head, lz4: packs}, data)
 	defer f.release()
 	sub := st.s.sub
 	sub.Sent(f.end, state)
 	if err := st.write(f.buf); err != nil {
 		return err
 	}
-	sub.count(len(f.buf), int(from.Behind(f.end))) //nolint:gosec // at most maxFrame
+	n := int(from.Behind(f.end)) //nolint:gosec // at most maxFrame
+	sub.count(len(f.buf), n)
+	st.thrift.note(n)
 	st.reader.seek(f.end)
 	return nil
 }
