@@ -252,9 +252,11 @@ func (st *stream) deliver(from wal.LSN, data []byte, state string) error {
 // deliverFrame sends a frame with the WAL from from on: that of data, or less if
 // a shorter one has been built for another.
 func (st *stream) deliverFrame(from wal.LSN, data []byte, head wal.LSN, state string) error {
-	packs := st.lz4 && st.thrift.packs(from.Behind(head), time.Now())
+	began := time.Now()
+	packs := st.lz4 && st.thrift.packs(from.Behind(head), began)
 	f := st.r.frames.get(frameHead{timeline: st.t, epoch: st.reader.epoch, start: from, end: head, lz4: packs}, data)
 	defer f.release()
+	packing := time.Since(began)
 	sub := st.s.sub
 	sub.Sent(f.end, state)
 	if err := st.write(f.buf); err != nil {
@@ -262,7 +264,7 @@ func (st *stream) deliverFrame(from wal.LSN, data []byte, head wal.LSN, state st
 	}
 	n := int(from.Behind(f.end)) //nolint:gosec // at most maxFrame
 	sub.count(len(f.buf), n)
-	st.thrift.note(n)
+	st.thrift.note(n, len(f.buf), packing)
 	st.reader.seek(f.end)
 	return nil
 }

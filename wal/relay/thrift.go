@@ -11,6 +11,11 @@ const (
 	// it doubles each time that the other is worse, up to thriftLast.
 	thriftFirst = 128 << 20
 	thriftLast  = 4 << 30
+	// thriftStart is how much goes over the network before the other way is tried: the
+	// buffers of two sockets hide until then how fast it is.
+	thriftStart = 16 << 20
+	// thriftShare is what part of the time the encoder takes where it is what limits.
+	thriftShare = 0.4
 	// thriftMargin is how many times as fast it has to go without compression to go on
 	// without: the network may be somebody's who pays for it.
 	thriftMargin = 1.15
@@ -20,17 +25,20 @@ const (
 // always does: nobody waits for the encoder. Where it catches up over a link that
 // takes WAL faster than that can be compressed, the encoder is what it waits for. Who
 // is slow, the link, this machine, the peer, or where the WAL comes from, cannot be
-// told by looking at one of them, so both ways are tried, and what is measured is how
-// soon WAL is gone. It is not safe for concurrent use.
+// told by looking at one of them. So where the encoder takes much of the time both ways
+// are tried, and what is measured is how soon WAL is gone. It is not safe for concurrent
+// use.
 type thrift struct {
 	raw   bool          // the better way: without compression
 	trial bool          // the other way is being tried
 	pace  time.Duration // what the last window of the better way has taken; 0 for none
 
-	began time.Time // of this window; zero while the peer follows
-	sent  int       // in it
-	left  int       // until the next trial
-	gap   int       // from a trial to the next
+	began   time.Time     // of this window; zero while the peer follows
+	sent    int           // in it
+	packing time.Duration // that the encoder has taken of it
+	wired   int           // that has gone over the network since the peer is behind
+	left    int           // until the next trial
+	gap     int           // from a trial to the next
 }
 
 // packs reports whether the next piece is compressed, which goes to a peer that is so
@@ -55,9 +63,10 @@ func (h *thrift) packs(behind uint64, now time.Time) bool {
 		h.pace, h.gap, h.left = took, thriftFirst, thriftFirst
 	default:
 		slower := h.pace > 0 && took > h.pace*3/2 // it is not what it was
+		limits := h.raw || h.wired >= thriftStart && float64(h.packing) >= thriftShare*float64(took)
 		h.pace = took
 		h.settle(h.raw, now)
-		h.trial = h.left <= 0 || slower
+		h.trial = limits && (h.left <= 0 || slower)
 	}
 	return h.raw == h.trial
 }
@@ -73,11 +82,14 @@ func (h *thrift) worse(took time.Duration) bool {
 
 // settle begins a window of the better way.
 func (h *thrift) settle(raw bool, now time.Time) {
-	h.raw, h.trial, h.began, h.sent = raw, false, now, 0
+	h.raw, h.trial, h.began, h.sent, h.packing = raw, false, now, 0, 0
 }
 
-// note says that so much WAL was sent.
-func (h *thrift) note(n int) {
+// note says that so much WAL was sent, as how many bytes, and how long the encoder
+// took for it.
+func (h *thrift) note(n, bytes int, packing time.Duration) {
 	h.sent += n
+	h.wired += bytes
 	h.left -= n
+	h.packing += packing
 }

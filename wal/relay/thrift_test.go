@@ -14,13 +14,14 @@ type road struct {
 	source  float64 // until it is there at all
 }
 
-// take returns how long a piece takes. What happens at once takes as long as the slowest.
-func (r road) take(n int, packs bool) time.Duration {
+// take returns how long a piece takes, and the encoder for it. What happens at once
+// takes as long as the slowest.
+func (r road) take(n int, packs bool) (took, packing time.Duration) {
 	each, size := 0.0, 1.0
 	if packs {
 		each, size = r.encoder, r.packed
 	}
-	return time.Duration(float64(n) * max(each+0.1, r.wire*size, r.source))
+	return time.Duration(float64(n) * max(each+0.1, r.wire*size, r.source)), time.Duration(float64(n) * each)
 }
 
 // A trip is what was sent over roads.
@@ -36,8 +37,13 @@ func (tr *trip) travel(h *thrift, r road, size int, behind uint64) {
 	rnd := rand.New(rand.NewPCG(1, uint64(size)))
 	for sent := 0; sent < size; sent += piece {
 		packs := h.packs(behind, start.Add(tr.took))
-		tr.took += time.Duration(float64(r.take(piece, packs)) * (0.9 + 0.2*rnd.Float64()))
-		h.note(piece)
+		took, packing := r.take(piece, packs)
+		tr.took += time.Duration(float64(took) * (0.9 + 0.2*rnd.Float64()))
+		bytes := piece
+		if packs {
+			bytes = int(piece * r.packed)
+		}
+		h.note(piece, bytes, packing)
 		if packs {
 			tr.packed += piece
 		} else {
@@ -66,15 +72,16 @@ func TestCompressionIsLeftWhereItDoesNotPay(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got, best trip
-			got.travel(new(thrift), tt.road, 1<<30, farBehind)
-			best.took = tt.take(1<<30, !tt.raw)
+			const size = 4 << 30
+			got.travel(new(thrift), tt.road, size, farBehind)
+			best.took, _ = tt.take(size, !tt.raw)
 			if got.took > best.took*112/100 {
 				t.Errorf("it took %v, and %v the better way", got.took, best.took)
 			}
-			if most := got.packed; tt.raw && most > 1<<30/5 {
+			if most := got.packed; tt.raw && most > size/5 {
 				t.Errorf("%d MiB were compressed", most>>20)
 			}
-			if most := got.raw; !tt.raw && most > 1<<30/10 {
+			if most := got.raw; !tt.raw && most > size/10 {
 				t.Errorf("%d MiB were not compressed", most>>20)
 			}
 		})
