@@ -404,7 +404,7 @@ type Metrics struct {
 	Entries         int64               `json:"entries"`          // messages that arrived
 	Bytes           int64               `json:"bytes"`            // bytes of WAL in them
 	Memory          int64               `json:"memory"`           // bytes of memory that hold WAL
-	Frames          int64               `json:"frames"`           // compressed once, for however many peers
+	Frames          int64               `json:"frames"`           // built once, for however many peers
 	FramesReused    int64               `json:"frames_reused"`    // sent again without being built again
 	FrameBytes      int64               `json:"frame_bytes"`      // WAL in them
 	CompressedBytes int64               `json:"compressed_bytes"` // what they came to
