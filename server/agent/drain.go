@@ -31,11 +31,12 @@ func (a *Agent) drain(ctx context.Context) {
 	for a.clock()-began < drainMost {
 		busy, looks := 1, a.clock()
 		err := a.probing.do(ctx, func(conn *pgx.Conn) error { return conn.QueryRow(ctx, busySQL, quiet.Seconds()).Scan(&busy) })
-		if err != nil || busy == 0 {
+		// Where this takes long, drivers take long to hear of the fence, too.
+		looked := a.clock() - looks
+		if err != nil || busy == 0 && quiet >= 2*looked {
 			return
 		}
-		// Where this takes long, drivers take long to hear of the fence, too.
-		quiet = max(quiet, drainQuiet+2*(a.clock()-looks))
+		quiet = max(quiet, drainQuiet+2*looked)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -22,7 +22,7 @@ func (a *Agent) awaitWAL(ctx context.Context, p failover.Promote) error {
 		if err != nil {
 			return err
 		}
-		if err := a.awaitFlush(ctx, conn, &f); err != nil {
+		if err := a.awaitFlush(ctx, conn, &f, promoteWait); err != nil {
 			return err
 		}
 		for round := 0; !has(f, p.Until); round++ {

@@ -13,10 +13,14 @@ import (
 	"github.com/heliosdb/helios/wal"
 )
 
-// sealWait is how long the local standby has to flush what the relay holds, which is lost
-// if it is promoted without. Mostly that takes no time; a new segment has to be filled
-// with zeros first, on a slow disk or a busy machine for some 100 ms.
-const sealWait = 500 * time.Millisecond
+// How long the local standby has to flush what the relay holds, which is lost if it is
+// promoted without. Mostly that takes no time; a new segment has to be filled with zeros
+// first, on a slow disk or a busy machine for some 100 ms. A seal comes too late for an
+// election that has waited for seal_budget; who was elected has more time.
+const (
+	sealWait    = 100 * time.Millisecond
+	promoteWait = 500 * time.Millisecond
+)
 
 // sealBudget bounds all that is asked of the server for a seal.
 const sealBudget = time.Second
@@ -77,7 +81,7 @@ func (a *Agent) measure(ctx context.Context, s *failover.Sealed) error {
 		if f, err = readFacts(ctx, conn); err != nil || !f.Recovery {
 			return err
 		}
-		return a.awaitFlush(ctx, conn, &f)
+		return a.awaitFlush(ctx, conn, &f, sealWait)
 	})
 	s.Position, s.ReplayLSN = f.position(), f.Replay
 	switch {
@@ -91,13 +95,13 @@ func (a *Agent) measure(ctx context.Context, s *failover.Sealed) error {
 	return nil
 }
 
-// awaitFlush gives the standby the time to flush what the relay has given it.
-func (a *Agent) awaitFlush(ctx context.Context, conn *pgx.Conn, f *facts) error {
+// awaitFlush gives the standby so much time to flush what the relay holds for it.
+func (a *Agent) awaitFlush(ctx context.Context, conn *pgx.Conn, f *facts, most time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, sealBudget)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	by := a.clock() + sealWait
+	by := a.clock() + most
 	head := a.relay.Replicator().Position()
 	for head.Timeline == f.Timeline && f.LSN < head.LSN && a.streamsHere() && a.clock() < by {
 		select {

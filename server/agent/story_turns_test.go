@@ -107,9 +107,9 @@ func (m *team) awaitSame(primary *testNode) int {
 	return want
 }
 
-// A standby is busy with something when its epoch is closed, such as with a new segment:
-// what its companion has for it is waited for.
-func TestASealWaitsForAStandbyThatIsSlowToFlush(t *testing.T) {
+// A standby is busy with something when it is to be promoted, such as with a new segment:
+// what its companion holds for it is waited for.
+func TestAPromotionWaitsForAStandbyThatIsSlowToFlush(t *testing.T) {
 	m := newTeam(t, "n1", "n2")
 	m.found(async)
 	n1, n2 := m.nodes[0], m.nodes[1]
@@ -125,9 +125,15 @@ func TestASealWaitsForAStandbyThatIsSlowToFlush(t *testing.T) {
 	at, err := wal.ParseLSN(text)
 	pgtest.OK(t, err)
 	await(t, "n2's companion has the row", func() bool { return n2.relay.Replicator().Position().LSN >= at })
-	time.AfterFunc(100*time.Millisecond, func() { _ = syscall.Kill(receiver, syscall.SIGCONT) })
-	if sealed := m.seal(n2, m.fence()); sealed.Position.LSN < at {
-		t.Errorf("n2 was sealed at %s, and its companion holds WAL up to %s for it", sealed.Position, at)
+	epoch := m.fence()
+	if sealed := m.seal(n2, epoch); sealed.Position.LSN >= at {
+		t.Fatalf("n2 was sealed at %s, although it cannot have flushed %s", sealed.Position, at)
+	}
+	m.elect(n2, async)
+	time.AfterFunc(150*time.Millisecond, func() { _ = syscall.Kill(receiver, syscall.SIGCONT) })
+	m.promote(n2, failover.Promote{Node: n2.member.Name, Epoch: epoch})
+	if rows := n2.count("t"); rows != 1 {
+		t.Errorf("n2 has %d rows, and its companion held the one for it", rows)
 	}
 }
 
