@@ -272,12 +272,12 @@ func runCommand(ctx context.Context, cmd *exec.Cmd) (printed, said string, err e
 	return stdout.String(), said, nil
 }
 
-// awaitGroup waits until the processes of a group are gone that were killed: as long as
-// the kernel takes for it, and whoever inherited them. What they had open they have then
-// let go of.
+// awaitGroup kills what is left of a group whose leader has ended, and waits until it is
+// gone: as long as the kernel takes for it, and whoever inherited it. What it had open it
+// has then let go of.
 func awaitGroup(leader int) {
-	for deadline := time.Now().Add(settleTimeout); syscall.Kill(-leader, 0) == nil && time.Now().Before(deadline); {
-		reapOrphans() // where we are who inherits
+	for deadline := time.Now().Add(settleTimeout); syscall.Kill(-leader, syscall.SIGKILL) == nil && time.Now().Before(deadline); {
+		reap(-leader) // where it is us who inherited it
 		time.Sleep(watchInterval)
 	}
 }
