@@ -31,17 +31,17 @@ var ports = struct {
 
 // portsFile has a byte for each port, on which whoever has taken the port holds a
 // lock. Tests of several packages run at the same time, and seconds may pass
-// between the taking of a port and the first to listen on it.
-const portsFile = "helios-test-ports"
+// between the taking of a port and the first to listen on it. It is the same for all of
+// them: a test may give itself another TMPDIR later.
+var portsFile = filepath.Join(os.TempDir(), "helios-test-ports")
 
 // lockPortLocked takes the port from other processes, or gives it back to them,
 // and reports whether that worked. Where there can be no such file it always does.
 func lockPortLocked(port int, kind int16) bool {
 	if ports.file == nil {
-		path := filepath.Join(os.TempDir(), portsFile)
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		f, err := os.OpenFile(portsFile, os.O_RDWR, 0)
 		if errors.Is(err, fs.ErrNotExist) {
-			if f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666); err == nil {
+			if f, err = os.OpenFile(portsFile, os.O_RDWR|os.O_CREATE, 0o666); err == nil {
 				err = f.Chmod(0o666) // other users run tests, too
 			}
 		}
