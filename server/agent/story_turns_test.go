@@ -97,14 +97,14 @@ func (w *writes) end() int {
 	return w.acknowledged
 }
 
-// awaitSame waits until all nodes have as many rows as the first of them.
+// awaitSame waits until all nodes have as many rows as the primary, where a write that
+// nobody waits for any more may still end.
 func (m *team) awaitSame(primary *testNode) int {
 	m.t.Helper()
-	want := primary.count("t")
 	for _, n := range m.nodes {
-		await(m.t, n.member.Name+" has all rows", func() bool { return n.count("t") == want })
+		await(m.t, n.member.Name+" has all rows", func() bool { return n.count("t") == primary.count("t") })
 	}
-	return want
+	return primary.count("t")
 }
 
 // A standby is busy with something when it is to be promoted, such as with a new segment:
