@@ -63,7 +63,7 @@ func hang(t *testing.T, noticed bool) {
 
 	// What it was executing when it froze waits for a replica: let it become visible.
 	pgtest.OK(t, c.Configure(ctx, old, map[string]string{"synchronous_standby_names": ""}))
-	pgtest.OK(t, old.Await(ctx, "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')"))
+	awaitNobodyWaiting(t, old)
 	for id := range l.rows(t, old) {
 		if max(id, -id) > begunLater {
 			t.Errorf("id %d was written to the old primary", id)

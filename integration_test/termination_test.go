@@ -146,7 +146,7 @@ func TestACommitThatWaitedForAStandbyByItsOwnWishIsNoSuccessWithoutOne(t *testin
 				t.Errorf("%s, %s: the write ends with %v, want %v", params, name, err, helios.ErrOutcomeUnknown)
 			}
 			// The look for it was given up, and its wait with it: the next write is alone.
-			pgtest.OK(t, c.Primary().Await(pgtest.Context(t), "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')"))
+			awaitNobodyWaiting(t, c.Primary())
 		}
 		pgtest.OK(t, db.Close())
 	}
@@ -156,6 +156,12 @@ func TestACommitThatWaitedForAStandbyByItsOwnWishIsNoSuccessWithoutOne(t *testin
 func awaitWaiting(t testing.TB, primary *pgtest.Node, n int) {
 	t.Helper()
 	pgtest.OK(t, primary.Await(pgtest.Context(t), "SELECT count(*) >= $1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'", n))
+}
+
+// awaitNobodyWaiting returns when no commit waits for a standby.
+func awaitNobodyWaiting(t testing.TB, primary *pgtest.Node) {
+	t.Helper()
+	pgtest.OK(t, primary.Await(pgtest.Context(t), "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')"))
 }
 
 // listWaits logs what the sessions on a node do, and where this program's

@@ -51,14 +51,21 @@ func isGone(t *testing.T, pid int) bool {
 	return !there || q.dead()
 }
 
-// A companion is killed while it makes a data directory. The tool ends with it. A
-// child of the tool does not, and as long as that is there nobody else begins.
-func TestAToolEndsWithItsParentAndNobodyBeginsBeforeItHas(t *testing.T) {
-	ctx := waiting(t)
+// makeSlowTool makes a directory with slowTool as initdb.
+func makeSlowTool(t *testing.T) string {
+	t.Helper()
 	dir, err := MakeTempDir("pgctl-tool")
 	ok(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	ok(t, os.WriteFile(filepath.Join(dir, "initdb"), []byte(slowTool), 0o755))
+	return dir
+}
+
+// A companion is killed while it makes a data directory. The tool ends with it. A
+// child of the tool does not, and as long as that is there nobody else begins.
+func TestAToolEndsWithItsParentAndNobodyBeginsBeforeItHas(t *testing.T) {
+	ctx := waiting(t)
+	dir := makeSlowTool(t)
 	parent := exec.CommandContext(ctx, os.Args[0])
 	parent.Env = append(os.Environ(), toolParent+"="+dir)
 	parent.Stderr = os.Stderr
@@ -93,10 +100,7 @@ func TestAToolEndsWithItsParentAndNobodyBeginsBeforeItHas(t *testing.T) {
 // goes on: to remove the directory, or to begin again.
 func TestAToolThatIsInterruptedLeavesNoChild(t *testing.T) {
 	ctx := waiting(t)
-	dir, err := MakeTempDir("pgctl-tool")
-	ok(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	ok(t, os.WriteFile(filepath.Join(dir, "initdb"), []byte(slowTool), 0o755))
+	dir := makeSlowTool(t)
 	i, err := slow(dir)
 	ok(t, err)
 	interrupted := errors.New("interrupted")
