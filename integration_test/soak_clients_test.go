@@ -16,6 +16,9 @@ const (
 	countRows = "SELECT count(*) FROM ledger WHERE id = $1"
 )
 
+// soakClients is how many programs startClients starts.
+const soakClients = 21
+
 // startClients starts programs of all kinds, each of which does something every
 // few milliseconds until the context ends. What was begun is ended.
 func (s *soak) startClients(until context.Context, running *sync.WaitGroup) {
