@@ -1,6 +1,10 @@
 package consensus
 
-import "github.com/hashicorp/raft"
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+)
 
 // Snapshot has raft write a snapshot, and keep no entry before it.
 func (n *Node) Snapshot() error {
@@ -11,6 +15,10 @@ func (n *Node) Snapshot() error {
 	}
 	return n.raft.Snapshot().Error()
 }
+
+// Patience is raft's HeartbeatTimeout: a follower's patience, and what a leader's
+// heartbeats are a tenth to a fifth of.
+func (n *Node) Patience() time.Duration { return n.raft.ReloadableConfig().HeartbeatTimeout }
 
 // VerifyAsRaftDoes asks raft alone whether the node leads.
 func (n *Node) VerifyAsRaftDoes() error { return n.raft.VerifyLeader().Error() }

@@ -180,12 +180,26 @@ func (n *Node) watchLeadership() {
 		case <-n.closing:
 			return
 		case won := <-n.raft.LeaderCh():
+			n.pace(won)
 			if won = won && n.catchUp(); !won && !leads {
 				continue
 			}
 			leads = won
 			n.publish(leads)
 		}
+	}
+}
+
+// pace sets raft's timings to those of a node that leads, or that does not.
+func (n *Node) pace(leads bool) {
+	t := n.timings
+	if leads {
+		t = t.leading()
+	}
+	c := n.raft.ReloadableConfig()
+	c.HeartbeatTimeout, c.ElectionTimeout = t.Heartbeat, t.Election
+	if err := n.raft.ReloadConfig(c); err != nil {
+		n.log.Warn("the timings stay as they were", "node", n.name, "leads", leads, "error", err)
 	}
 }
 

@@ -51,6 +51,36 @@ func TestALostLeaderIsReplacedAndNothingIsForgotten(t *testing.T) {
 	})
 }
 
+func patienceOf(leader bool) time.Duration {
+	if leader {
+		return time.Second
+	}
+	return 500 * time.Millisecond
+}
+
+// Followers are as patient as ever: what a leader saves in heartbeats does not make
+// an election slower.
+func TestOnlyALeaderIsCalm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, "n1", "n2", "n3")
+		patience := func(leader *member) func() bool {
+			return func() bool {
+				return c.every(func(m *member) bool {
+					return m.Patience() == patienceOf(m == leader)
+				})
+			}
+		}
+		first := c.lead()
+		eventually(t, "heartbeats of the first leader", patience(first))
+		ok(t, first.Transfer(c.within(time.Minute), ""))
+		next := c.lead()
+		eventually(t, "heartbeats of the next leader", patience(next))
+		if next == first {
+			t.Error("the first leader leads")
+		}
+	})
+}
+
 func TestALeaderThatIsCutOffCommitsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, "n1", "n2", "n3")
