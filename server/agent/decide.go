@@ -19,6 +19,7 @@ type view struct {
 	known     bool // the server has said since its start what it is
 	diverged  bool // a standby past the fork
 	unproven  bool // its log may be that of a primary which never was ready
+	behind    bool // the companions' log has not come here up to the assignment
 	anew      bool // an operator wants the data directory made anew
 	stranded  bool // the WAL that it needs next is gone
 	stopped   bool // was stopped because the leader of this epoch said so
@@ -105,6 +106,8 @@ func decideStandby(v view) step {
 			return stepHardStop
 		}
 		return stepNone
+	case v.unproven && v.behind:
+		return stepNone // whose WAL this is, the companions' log tells
 	case v.anew:
 		return stepClone
 	case v.running && !v.diverged && v.unproven && v.as.Phase != failover.PhaseReady:

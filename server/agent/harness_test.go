@@ -31,6 +31,7 @@ type testNode struct {
 	t      *testing.T
 	cfg    Config
 	member failover.Member
+	blank  atomic.Bool  // the companions' log has not come here yet
 	lag    atomic.Int64 // added to the clock of the agent, in nanoseconds
 	stop   context.CancelFunc
 	done   sync.WaitGroup
@@ -132,11 +133,17 @@ func (m *team) add(name string, edit ...func(*Config)) *testNode {
 	n := &testNode{t: m.t, member: failover.Member{Name: name, Companion: fmt.Sprintf("127.0.0.1:%d", own), Postgres: fmt.Sprintf("127.0.0.1:%d", port)}}
 	n.cfg = Config{
 		Name: name, DataDir: filepath.Join(m.dir, name), SocketDir: m.dir, Port: port, Self: n.member, RelayAddr: n.member.Companion,
-		Relay: relay.Config{BufferSize: 64 << 20}, PeerConn: peerConn, State: m.state, Conninfo: "user=postgres sslmode=disable",
+		Relay: relay.Config{BufferSize: 64 << 20}, PeerConn: peerConn, Conninfo: "user=postgres sslmode=disable",
 		Clock: func() time.Duration { return Boottime() + time.Duration(n.lag.Load()) },
 		Log:   slog.New(slog.NewTextHandler(testLog{m.t, name}, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
 	n.cfg.Metrics = &n.counts
+	n.cfg.State = func() *failover.State {
+		if n.blank.Load() {
+			return &failover.State{}
+		}
+		return m.state()
+	}
 	for _, e := range edit {
 		e(&n.cfg)
 	}
@@ -352,6 +359,8 @@ func (m *team) promote(to *testNode, p failover.Promote) failover.Promoted {
 // ascend makes the elected node the primary, and tells nobody.
 func (m *team) ascend(to *testNode, p failover.Promote) failover.Promoted {
 	m.t.Helper()
+	s := m.state()
+	p.Ruler, p.Timeline = s.Ruler(), s.Timeline
 	began := time.Now()
 	done := to.Promote(pgtest.Context(m.t), p)
 	m.t.Logf("FIGURES promotion of %s: %v, %+v", to.member.Name, time.Since(began), done)

@@ -41,7 +41,7 @@ func (a *Agent) promote(ctx context.Context, p failover.Promote) (pgctl.Promotio
 		return pgctl.Promotion{}, err
 	}
 	if !a.pg.Running() {
-		if err := a.standAgain(ctx); err != nil {
+		if err := a.standAgain(ctx, p); err != nil {
 			return pgctl.Promotion{}, err
 		}
 		if err := a.start(ctx); err != nil {
@@ -88,22 +88,18 @@ func (a *Agent) promote(ctx context.Context, p failover.Promote) (pgctl.Promotio
 // standAgain has a server come up as a standby that crashed while it was promoted. It is none
 // any more by its files, and has not begun its timeline: by itself it would go on with that
 // of the primary before, from another place than that one did.
-func (a *Agent) standAgain(ctx context.Context) error {
-	if a.cfg.State == nil || a.isReplica() {
-		return nil
-	}
-	s := a.cfg.State()
-	if ruler := s.Ruler(); ruler == a.cfg.Name || ruler == "" {
+func (a *Agent) standAgain(ctx context.Context, p failover.Promote) error {
+	if p.Ruler == a.cfg.Name || p.Ruler == "" || a.isReplica() {
 		return nil
 	}
 	if running, err := a.pg.Adopt(ctx); err != nil || running {
 		return err
 	}
 	c, err := a.pg.ControlData(ctx)
-	if err != nil || c.Reached() > s.Timeline { // else it has begun
+	if err != nil || c.Reached() > p.Timeline { // else it has begun
 		return err
 	}
-	a.log.InfoContext(ctx, "the server crashed while it was promoted, and is started as a standby first", "timeline", s.Timeline)
+	a.log.InfoContext(ctx, "the server crashed while it was promoted, and is started as a standby first", "timeline", p.Timeline)
 	return a.pg.SetStandby(a.conninfoTo(failover.Member{}))
 }
 

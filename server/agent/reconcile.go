@@ -113,14 +113,14 @@ func (a *Agent) view() view {
 	data, signal := a.HasData(), a.isReplica()
 	running, promised := a.pg.Running(), a.promises.get()
 	a.mu.Lock()
-	epoch := a.as.Epoch
+	as := a.as
 	a.mu.Unlock()
-	unproven := a.unproven(epoch)
+	unproven, behind := a.unproven(as)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	v := view{
 		me: a.cfg.Name, promise: promised, assigned: a.assigned, as: a.as, data: data,
-		standby: signal, running: running, known: a.known, diverged: a.diverged, unproven: unproven,
+		standby: signal, running: running, known: a.known, diverged: a.diverged, unproven: unproven, behind: behind,
 		anew: a.anew.Load(), alone: a.alone != "", withdrawn: a.withdrawn,
 		stopped: a.stoppedIn != 0 && a.stoppedIn == a.as.Epoch, answered: a.as.Run == a.run && a.as.Seq > a.downSeq,
 		grace: a.cfg.HardStopGrace,

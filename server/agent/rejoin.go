@@ -155,19 +155,23 @@ func (a *Agent) isAstray(p wal.Position) bool {
 	return promised.Astray || a.cfg.State != nil && a.cfg.State().Astray(promised.Taken, p)
 }
 
-// unproven reports whether WAL was last taken in an epoch before that one, and
-// that was never ready. Whether it is the cluster's is seen when the next one is.
-func (a *Agent) unproven(epoch failover.Epoch) bool {
+// unproven reports whether WAL was last taken in an epoch before that of an assignment,
+// and that was never ready as far as the companions' log has come here. Whether it is the
+// cluster's is seen when the next one is ready. behind says that the log lacks something
+// that the leader knew: after a start it may lack much.
+func (a *Agent) unproven(as failover.Assignment) (unproven, behind bool) {
 	taken := a.promises.get().Taken
-	if a.cfg.State == nil || taken >= epoch {
-		return false
+	if a.cfg.State == nil || taken >= as.Epoch {
+		return false, false
 	}
-	for _, t := range a.cfg.State().History {
+	s := a.cfg.State()
+	behind = s.Epoch < as.Epoch || s.Epoch == as.Epoch && s.Phase != failover.PhaseReady && as.Phase == failover.PhaseReady
+	for _, t := range s.History {
 		if t.Epoch == taken {
-			return t.Timeline == 0
+			return t.Timeline == 0, behind
 		}
 	}
-	return false // so long ago that it is not remembered
+	return taken > s.Epoch, behind // else it is so long ago that it is not remembered
 }
 
 // past asks a primary what cluster it is of, on which timeline, and where its

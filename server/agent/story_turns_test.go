@@ -460,7 +460,15 @@ func TestAPrimaryThatNeverWasReadyIsClonedAnew(t *testing.T) {
 	}
 	m.cut("n3", false)
 	n3.exec("INSERT INTO t SELECT generate_series(1, 10)")
+	n2.blank.Store(true)
 	m.cut("n2", false)
+	await(t, "the server of n2 to be stopped", func() bool { return !n2.pg.Running() })
+	told := m.report("n2").Seq
+	await(t, "n2 to be told what the cluster is", func() bool { return m.report("n2").Seq > told+10 })
+	if n2.pg.Running() {
+		t.Error("n2 has decided what to do with its data, and does not know yet whose they are")
+	}
+	n2.blank.Store(false)
 	await(t, "n2 streams", func() bool { return n2.Report().Streaming })
 	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
 	if got := m.awaitSame(n3); got != 10 {
@@ -469,7 +477,8 @@ func TestAPrimaryThatNeverWasReadyIsClonedAnew(t *testing.T) {
 }
 
 // The elected node crashes when it has begun to be promoted, and has not begun its timeline: by
-// its files it is a primary on that of the one before.
+// its files it is a primary on that of the one before. Its companion has crashed as well, and
+// does not know the companions' log yet.
 func TestAPromotionThatACrashCutShortIsMadeAgain(t *testing.T) {
 	m := newTeam(t, "n1", "n2", "n3")
 	m.found(async)
@@ -485,10 +494,12 @@ func TestAPromotionThatACrashCutShortIsMadeAgain(t *testing.T) {
 	m.elect(n2, async)
 	pgtest.OK(t, n2.pg.Kill())
 	pgtest.OK(t, os.Remove(filepath.Join(n2.cfg.DataDir, "standby.signal")))
+	n2.blank.Store(true)
 	done := m.promote(n2, failover.Promote{Epoch: epoch})
 	if done.Timeline != 2 {
 		t.Fatalf("promoted to %+v, want a new timeline", done)
 	}
+	n2.blank.Store(false)
 	n2.exec("INSERT INTO t VALUES (0)")
 	for _, n := range []*testNode{n1, n3} {
 		await(t, n.member.Name+" streams", func() bool { return n.Report().Streaming })
