@@ -62,8 +62,9 @@ func (r *run) judge(ctx context.Context, t *tries, err error) error {
 	return r.elsewhere(ctx, t, told)
 }
 
-// breath is how long a statement waits before it is sent for the last time.
-const breath = 50 * time.Millisecond
+// breath is how long a statement waits before it is sent for the last time. A server
+// that is shut down on a busy machine has needed 110 ms to end the last of its sessions.
+const breath = 250 * time.Millisecond
 
 // breathe lets a moment pass. What breaks connections breaks many at once, and
 // those whose turn is to come look sound yet.
