@@ -381,7 +381,7 @@ func (e *Engine) takeOver() {
 	}
 	if e.again(r.promote, s.Settings.PromoteBudget/4) {
 		r.promote = e.now
-		e.out = append(e.out, Promote{Node: s.Primary, Epoch: s.Epoch, Until: s.Until, Fetch: s.sources(), Ruler: s.Ruler(), Timeline: s.Timeline})
+		e.out = append(e.out, Promote{Node: s.Primary, Epoch: s.Epoch, Until: s.Until, Fetch: s.sources(), Ruler: s.Ruler(), Timeline: s.reached()})
 	}
 	e.due(r.promote.Add(s.Settings.PromoteBudget / 4))
 }

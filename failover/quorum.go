@@ -98,6 +98,18 @@ func (s *State) found(sealed []Sealed) bool {
 // whole reports whether the last primary has every commit that was acknowledged.
 func (s *State) whole() bool { return s.Until == wal.Position{} }
 
+// reached returns the highest timeline that the elected node has something of, or will have
+// fetched; at least the one that was ready last.
+func (s *State) reached() wal.Timeline {
+	t := max(s.Timeline, s.Until.Timeline)
+	for _, a := range s.last().Sealed {
+		if a.Node == s.Primary {
+			t = max(t, a.Position.Timeline)
+		}
+	}
+	return t
+}
+
 // sources returns who has Until, of those that were sealed.
 func (s *State) sources() []string {
 	if s.whole() {

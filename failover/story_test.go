@@ -545,11 +545,14 @@ func (s *stage) step(in Input) {
 		case Stop:
 			s.say("stop %s", a.Node)
 		case Promote:
-			if len(a.Fetch) == 0 {
-				s.say("promote %s in epoch %d", a.Node, a.Epoch)
-			} else {
-				s.say("promote %s in epoch %d, once it has %s of %s", a.Node, a.Epoch, a.Until, strings.Join(a.Fetch, " or "))
+			what := fmt.Sprintf("promote %s in epoch %d", a.Node, a.Epoch)
+			if len(a.Fetch) > 0 {
+				what += fmt.Sprintf(", once it has %s of %s", a.Until, strings.Join(a.Fetch, " or "))
 			}
+			if a.Timeline > s.log.Timeline {
+				what += fmt.Sprintf(", behind timeline %d", a.Timeline)
+			}
+			s.say("%s", what)
 		case Transfer:
 			s.say("lead: %s", a.To)
 		case Warn:

@@ -84,6 +84,7 @@ func (f *failingOver) writeLeft(w io.Writer, left []consensus.Server) error {
 	}
 	_, err := fmt.Fprintf(w, `then start helios server as before; helios status tells who takes writes, and if nobody does: helios failover --force NODE
 then take the lost ones off the list: helios replicas remove %s
+one that comes back joins as a new node, with neither its old state nor its old data
 `, strings.ReplaceAll(f.lost, ",", ", and "))
 	return err
 }

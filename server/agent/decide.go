@@ -20,6 +20,7 @@ type view struct {
 	diverged  bool // a standby past the fork
 	unproven  bool // its log may be that of a primary which never was ready
 	behind    bool // the companions' log has not come here up to the assignment
+	replaying bool // a standby that was started, and has not replayed all it has: whose that is, only its files tell
 	anew      bool // an operator wants the data directory made anew
 	stranded  bool // the WAL that it needs next is gone
 	stopped   bool // was stopped because the leader of this epoch said so
@@ -114,6 +115,8 @@ func decideStandby(v view) step {
 		return stepNone // once it follows, its log counts as the epoch's
 	case v.stranded && v.as.Phase == failover.PhaseReady:
 		return stepClone
+	case v.running && !v.diverged && v.unproven && v.replaying:
+		return stepRejoin
 	case v.running && !v.diverged:
 		return stepFollow
 	case v.as.Phase == failover.PhaseReady:

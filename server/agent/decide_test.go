@@ -37,6 +37,8 @@ func TestTheNextStep(t *testing.T) {
 		"stopped or not": {[]func(*view){ready(3, "n2"), down, func(v *view) { v.unproven, v.behind = true, true }}, stepNone},
 		"but a primary that was replaced does not":             {[]func(*view){ready(3, "n2"), primary, reigned(2), func(v *view) { v.unproven, v.behind = true, true }}, stepHardStop},
 		"whose WAL is the cluster's need not wait for the log": {[]func(*view){ready(3, "n2"), func(v *view) { v.behind = true }}, stepFollow},
+		"one that replays, so that its log may be nobody's":    {[]func(*view){ready(3, "n2"), func(v *view) { v.unproven, v.replaying = true, true }}, stepRejoin},
+		"and if it is the cluster's it follows":                {[]func(*view){ready(3, "n2"), func(v *view) { v.replaying = true }}, stepFollow},
 		"nothing before the leader has spoken":                 {[]func(*view){ready(2, "n2"), func(v *view) { v.assigned = false }}, stepNone},
 		"nothing for an epoch that was sealed":                 {[]func(*view){ready(2, "n2"), func(v *view) { v.promise.Sealed = 3 }}, stepNone},
 		"nothing while the cluster is forming":                 {[]func(*view){func(v *view) { v.as.Phase = failover.PhaseForming }}, stepNone},

@@ -23,14 +23,17 @@ type facts struct {
 	Host      string // the walreceiver's upstream
 	Port      int
 	Paused    bool   // replay was paused by somebody
+	Replaying bool   // a standby that may have more in its files than LSN says: see factsSQL
 	Gate      string // synchronous_standby_names as it is in force, whatever files say
 }
 
 func (f facts) position() wal.Position { return wal.Position{Timeline: f.Timeline, LSN: f.LSN} }
 
 // factsSQL asks in one statement. What a standby has received is NULL after its
-// restart, so that what it has replayed counts as well. Its timeline is that of
-// what it receives; the control file's may be an older one.
+// restart, so that what it has replayed counts as well. It stays NULL until all that was
+// in pg_wal by then is replayed: only then a walreceiver is asked for (RequestXLogStreaming
+// in walreceiverfuncs.c). Its timeline is that of what it receives; the control file's may be
+// an older one.
 const factsSQL = `
 SELECT r.recovery,
        CASE WHEN r.recovery
@@ -44,7 +47,8 @@ SELECT r.recovery,
        coalesce((SELECT sender_host FROM pg_stat_wal_receiver), ''),
        coalesce((SELECT sender_port FROM pg_stat_wal_receiver), 0),
        CASE WHEN r.recovery THEN pg_is_wal_replay_paused() ELSE false END,
-       current_setting('synchronous_standby_names')
+       current_setting('synchronous_standby_names'),
+       r.recovery AND pg_last_wal_receive_lsn() IS NULL
   FROM (SELECT pg_is_in_recovery() AS recovery) r`
 
 // readFacts asks the server.
@@ -52,7 +56,7 @@ func readFacts(ctx context.Context, conn *pgx.Conn) (facts, error) {
 	var f facts
 	var timeline int64
 	var lsn, replay, system string
-	err := conn.QueryRow(ctx, factsSQL).Scan(&f.Recovery, &timeline, &lsn, &replay, &system, &f.StartedAt, &f.Receiver, &f.Host, &f.Port, &f.Paused, &f.Gate)
+	err := conn.QueryRow(ctx, factsSQL).Scan(&f.Recovery, &timeline, &lsn, &replay, &system, &f.StartedAt, &f.Receiver, &f.Host, &f.Port, &f.Paused, &f.Gate, &f.Replaying)
 	if err != nil {
 		return facts{}, err
 	}

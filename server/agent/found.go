@@ -194,7 +194,10 @@ func (a *Agent) CloneFrom(ctx context.Context, m failover.Member) error {
 		return err
 	}
 	a.mu.Lock()
-	as := failover.Assignment{Epoch: max(a.as.Epoch, a.promises.get().newest()), Primary: m}
+	as, other := failover.Assignment{Epoch: max(a.as.Epoch, a.promises.get().newest()), Primary: m}, a.as.Primary.Name
 	a.mu.Unlock()
+	if other != "" && other != m.Name {
+		return fmt.Errorf("agent: %s is the primary, as the leader says, and not %s", other, m.Name)
+	}
 	return a.become(ctx, as, pgctl.Reclone)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/internal/pgctl"
 	"github.com/heliosdb/helios/internal/pgtest"
+	"github.com/heliosdb/helios/wal"
 	"github.com/heliosdb/helios/wal/relay"
 )
 
@@ -398,6 +399,16 @@ func (n *testNode) count(table string) int {
 		return -1
 	}
 	return rows
+}
+
+// lsn asks the node's server for a position; 0 if it has none.
+func (n *testNode) lsn(function string) wal.LSN {
+	n.t.Helper()
+	var text string
+	pgtest.OK(n.t, n.conn().QueryRow(pgtest.Context(n.t), "SELECT coalesce("+function+", '0/0')::text").Scan(&text))
+	at, err := wal.ParseLSN(text)
+	pgtest.OK(n.t, err)
+	return at
 }
 
 // logs shows how every server's log ends.

@@ -113,21 +113,21 @@ func (a *Agent) view() view {
 	data, signal := a.HasData(), a.isReplica()
 	running, promised := a.pg.Running(), a.promises.get()
 	a.mu.Lock()
-	as := a.as
+	as := a.as // what is found out about this one is nothing about the next
 	a.mu.Unlock()
 	unproven, behind := a.unproven(as)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	v := view{
-		me: a.cfg.Name, promise: promised, assigned: a.assigned, as: a.as, data: data,
+		me: a.cfg.Name, promise: promised, assigned: a.assigned, as: as, data: data,
 		standby: signal, running: running, known: a.known, diverged: a.diverged, unproven: unproven, behind: behind,
 		anew: a.anew.Load(), alone: a.alone != "", withdrawn: a.withdrawn,
-		stopped: a.stoppedIn != 0 && a.stoppedIn == a.as.Epoch, answered: a.as.Run == a.run && a.as.Seq > a.downSeq,
+		stopped: a.stoppedIn != 0 && a.stoppedIn == as.Epoch, answered: as.Run == a.run && as.Seq > a.downSeq,
 		grace: a.cfg.HardStopGrace,
 	}
 	now := a.clock()
 	if running && a.known {
-		v.standby = a.facts.Recovery
+		v.standby, v.replaying = a.facts.Recovery, a.facts.Replaying
 		_, long := a.relay.Stranded(a.cfg.Name)
 		v.stranded = v.standby && !a.facts.Receiver && long >= a.cfg.strandedFor
 	}
@@ -153,7 +153,7 @@ func (a *Agent) perform(ctx context.Context, s step, as failover.Assignment) err
 		a.log.InfoContext(ctx, "the server is started again as the primary: nobody has taken over", "epoch", as.Epoch)
 		return a.start(ctx)
 	case stepStartStandby:
-		return a.start(ctx)
+		return a.startStandby(ctx)
 	case stepHardStop:
 		return a.hardStop(ctx, as)
 	case stepWithdraw:
@@ -197,6 +197,22 @@ func (a *Agent) start(ctx context.Context) error {
 	a.starting("it is being started")
 	err := a.pg.Start(ctx)
 	return a.startedOr(err)
+}
+
+// startStandby starts a standby of nobody: the way to the primary that it knows may lead
+// to one whose epoch is closed.
+func (a *Agent) startStandby(ctx context.Context) error {
+	if running, err := a.pg.Adopt(ctx); err != nil || running {
+		return a.startedOr(err)
+	}
+	conninfo := a.conninfoTo(failover.Member{})
+	if err := a.pg.SetStandby(conninfo); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.pointed = conninfo
+	a.mu.Unlock()
+	return a.start(ctx)
 }
 
 // starting tells that the server is on its way.

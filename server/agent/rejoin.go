@@ -97,8 +97,13 @@ func (a *Agent) ladder(ctx context.Context, as failover.Assignment, from pgctl.R
 		return opt, fmt.Errorf("agent: %s is on timeline %s, and the cluster on %s", as.Primary.Name, opt.Target, as.Timeline)
 	}
 	local, err := a.pg.LocalData(ctx)
-	if err != nil {
-		return opt, nil //nolint:nilerr // where the log ends is not known, and then only a copy helps
+	if ctx.Err() != nil {
+		return opt, context.Cause(ctx)
+	}
+	if err != nil { // where the log ends is not known, nor whose it is: only a copy helps
+		a.log.WarnContext(ctx, "what the data directory holds cannot be told", "error", err)
+		opt.From, opt.DropOld = pgctl.Reclone, false
+		return opt, a.promises.change(func(p *promise) { p.Astray = true })
 	}
 	known := a.localData(local)
 	if err := a.promises.change(func(p *promise) { p.Astray = known.Foreign }); err != nil {

@@ -67,8 +67,12 @@ func (a *Agent) promiseEpoch(epoch failover.Epoch) error {
 	return a.setSourceLocked("", nil)
 }
 
-// measure says how far the server is.
+// measure says how far the server is. What has no position counts for nothing, whatever
+// else is said of it.
 func (a *Agent) measure(ctx context.Context, s *failover.Sealed) error {
+	if a.promises.get().Astray {
+		return errors.New("its data are of a primary that never was ready")
+	}
 	if !a.pg.Running() {
 		return a.measureStopped(ctx, s)
 	}
@@ -76,13 +80,15 @@ func (a *Agent) measure(ctx context.Context, s *failover.Sealed) error {
 	diverged := a.diverged
 	a.mu.Unlock()
 	var f facts
-	err := a.acting.do(ctx, func(conn *pgx.Conn) error {
-		var err error
-		if f, err = readFacts(ctx, conn); err != nil || !f.Recovery {
+	err := a.acting.do(ctx, func(conn *pgx.Conn) (err error) {
+		if f, err = a.awaitReplay(ctx, conn); err != nil || !f.Recovery {
 			return err
 		}
 		return a.awaitFlush(ctx, conn, &f, sealWait)
 	})
+	if errors.Is(err, errReplaying) {
+		return err
+	}
 	s.Position, s.ReplayLSN = f.position(), f.Replay
 	switch {
 	case err != nil:
@@ -93,6 +99,36 @@ func (a *Agent) measure(ctx context.Context, s *failover.Sealed) error {
 		return errors.New("replay is paused")
 	}
 	return nil
+}
+
+// replayWait is how long a seal waits for a standby that has just been started to
+// replay what it has: until then nobody knows how much that is.
+const replayWait = 500 * time.Millisecond
+
+var errReplaying = errors.New("it still replays what it had when it was started, and how much that is, is not known")
+
+// awaitReplay asks the server how far it is, once it knows that.
+func (a *Agent) awaitReplay(ctx context.Context, conn *pgx.Conn) (facts, error) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for by := a.clock() + replayWait; ; {
+		f, err := readFacts(ctx, conn)
+		if err != nil || !f.Replaying {
+			return f, err
+		}
+		var upstream string
+		if err := conn.QueryRow(ctx, "SHOW primary_conninfo").Scan(&upstream); err != nil || upstream == "" {
+			return f, err // it receives nothing, ever
+		}
+		if a.clock() >= by {
+			return f, errReplaying
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return f, errReplaying
+		}
+	}
 }
 
 // awaitFlush gives the standby so much time to flush what the relay holds for it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,10 +121,7 @@ func TestAPromotionWaitsForAStandbyThatIsSlowToFlush(t *testing.T) {
 	pgtest.OK(t, syscall.Kill(receiver, syscall.SIGSTOP))
 	t.Cleanup(func() { _ = syscall.Kill(receiver, syscall.SIGCONT) })
 	n1.exec("INSERT INTO t VALUES (1)")
-	var text string
-	pgtest.OK(t, n1.conn().QueryRow(pgtest.Context(t), "SELECT pg_current_wal_flush_lsn()::text").Scan(&text))
-	at, err := wal.ParseLSN(text)
-	pgtest.OK(t, err)
+	at := n1.lsn("pg_current_wal_flush_lsn()")
 	await(t, "n2's companion has the row", func() bool { return n2.relay.Replicator().Position().LSN >= at })
 	epoch := m.fence()
 	if sealed := m.seal(n2, epoch); sealed.Position.LSN >= at {
@@ -594,4 +592,76 @@ func TestAStandbyThatCrashedWithinASegmentComesBack(t *testing.T) {
 		t.Errorf("%d rows are there, want 20200", got)
 	}
 	t.Logf("FIGURES the same after %v", time.Since(began))
+}
+
+// A standby that was just started takes queries before it has replayed all that it had
+// flushed, and tells that it has received nothing. It counts for nothing until then: that
+// it has flushed a commit may be all that is left of it.
+func TestAStandbyThatStillReplaysIsNotSealed(t *testing.T) {
+	m := newTeam(t, "n1", "n2")
+	m.found(async)
+	n1, n2 := m.nodes[0], m.nodes[1]
+	n1.exec("CREATE TABLE t (i int)")
+	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
+	n2.exec("ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
+	n2.exec("SELECT pg_reload_conf()")
+	n1.exec("INSERT INTO t SELECT generate_series(1, 1000)")
+	at := n1.lsn("pg_current_wal_flush_lsn()")
+	await(t, "n2 has flushed the rows", func() bool { return n2.lsn("pg_last_wal_receive_lsn()") >= at })
+	pgtest.OK(t, n1.pg.Kill())
+	pgtest.OK(t, n2.pg.Kill())
+	epoch := m.fence()
+	var answer failover.SealAnswer
+	await(t, "n2 to answer while it replays", func() bool {
+		answer = n2.Seal(pgtest.Context(t), epoch)
+		return n2.pg.Running() && strings.Contains(answer.Sealed.Err, errReplaying.Error())
+	})
+	if p := answer.Sealed.Position; p != (wal.Position{}) {
+		t.Errorf("n2 is sealed at %s although it has not replayed what it has up to %s", p, at)
+	}
+	n2.exec("ALTER SYSTEM RESET recovery_min_apply_delay")
+	n2.exec("SELECT pg_reload_conf()")
+	await(t, "n2 is sealed", func() bool { answer = n2.Seal(pgtest.Context(t), epoch); return answer.Sealed.Err == "" })
+	if answer.Sealed.Position.LSN < at {
+		t.Errorf("n2 is sealed at %s, and has flushed %s", answer.Sealed.Position, at)
+	}
+	m.elect(n2, async)
+	m.promote(n2, failover.Promote{Epoch: epoch})
+	if got := n2.count("t"); got != 1000 {
+		t.Errorf("%d rows are there, want 1000", got)
+	}
+}
+
+// What a server's files hold cannot be told any more: they are copied anew, and kept. Until
+// there is a copy they count for nothing.
+func TestAServerWhoseFilesTellNothingIsClonedAnew(t *testing.T) {
+	m := newTeam(t, "n1", "n2")
+	m.found(async)
+	n1, n2 := m.nodes[0], m.nodes[1]
+	n1.exec("CREATE TABLE t AS SELECT generate_series(1, 10) i")
+	m.cut("n2", true)
+	pgtest.OK(t, n2.pg.Kill())
+	segments, err := filepath.Glob(filepath.Join(n2.cfg.DataDir, "pg_wal", "0*"))
+	pgtest.OK(t, err)
+	for _, s := range segments {
+		pgtest.OK(t, os.Remove(s))
+	}
+	pgtest.OK(t, n2.promises.change(func(p *promise) { p.Astray = true }))
+	answer := n2.Seal(pgtest.Context(t), m.state().Epoch)
+	if answer.Sealed.Err == "" || answer.Sealed.Position != (wal.Position{}) {
+		t.Errorf("data that may be anybody's are sealed: %+v", answer.Sealed)
+	}
+	m.cut("n2", false)
+	await(t, "n2 streams", func() bool { return n2.Report().Streaming })
+	if got := m.awaitSame(n1); got != 10 {
+		t.Errorf("%d rows are there, want 10", got)
+	}
+	kept, err := filepath.Glob(n2.cfg.DataDir + ".*")
+	pgtest.OK(t, err)
+	if _, _, back := n2.counts.read(); !slices.Contains(back, "reclone") || !slices.ContainsFunc(kept, func(dir string) bool { return exists(filepath.Join(dir, "base")) }) {
+		t.Errorf("n2 came back by %v, and kept %v; want a copy, and what was there before", back, kept)
+	}
+	if n2.promises.get().Astray {
+		t.Error("n2 still says that its data are nobody's")
+	}
 }
