@@ -26,6 +26,8 @@ func (e *Engine) prepare() {
 	switch {
 	case why == "" && to == "": // not known yet
 		return
+	case why != "" && !e.wishHeard(): // it may have been so before the wish
+		return
 	case why != "":
 	case e.prepared != nil && e.prepared.Err != "":
 		why = "the checkpoint failed: " + e.prepared.Err
@@ -41,6 +43,18 @@ func (e *Engine) prepare() {
 		e.preparing = e.now
 		e.out = append(e.out, Prepare{Node: s.Primary, Epoch: s.Epoch})
 	}
+}
+
+// wishHeard reports whether who may take over, and is heard of, has reported since the
+// switchover was wished for, or has had the time for that.
+func (e *Engine) wishHeard() bool {
+	if e.due(e.wished.Add(e.silence())) {
+		return true
+	}
+	return !slices.ContainsFunc(e.data(), func(m Member) bool {
+		to := e.state.Switchover.To
+		return m.Name != e.state.Primary && (to == "" || to == m.Name) && e.present(m.Name) && e.peer(m.Name).heard.Before(e.wished)
+	})
 }
 
 // successor returns who takes over, or why nobody can; neither as long as too little has
