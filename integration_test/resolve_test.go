@@ -48,6 +48,9 @@ func TestCommitsUnderWayAtAFailoverAreResolved(t *testing.T) {
 			pgtest.OK(t, db.Close())
 			tally := all.audit(t, name, standby)
 			t.Logf("FIGURES %s: %d lost answers resolved", name, resolved)
+			if major < 14 { // the map of free space of a promoted server may name blocks that are not there: 7c490a18 in PostgreSQL 14 and newer
+				tt.kinds = append(tt.kinds, "XX001")
+			}
 			onlyKinds(t, tally, tt.kinds...)
 			if n := tally["outcome unknown, executed"] + tally["outcome unknown, not executed"]; n > clients {
 				t.Errorf("%d calls were left in doubt by one crash", n)
