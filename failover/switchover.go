@@ -51,8 +51,8 @@ func (e *Engine) wishHeard() bool {
 	if e.due(e.wished.Add(e.silence())) {
 		return true
 	}
+	to := e.state.Switchover.To
 	return !slices.ContainsFunc(e.data(), func(m Member) bool {
-		to := e.state.Switchover.To
 		return m.Name != e.state.Primary && (to == "" || to == m.Name) && e.present(m.Name) && e.peer(m.Name).heard.Before(e.wished)
 	})
 }

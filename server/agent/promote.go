@@ -100,7 +100,7 @@ func (a *Agent) standAgain(ctx context.Context, p failover.Promote) error {
 		return err
 	}
 	a.log.InfoContext(ctx, "the server crashed while it was promoted, and is started as a standby first", "timeline", p.Timeline)
-	return a.pg.SetStandby(a.conninfoTo(failover.Member{}))
+	return a.orphan()
 }
 
 // inRecovery asks a server that runs what it is, once it answers.

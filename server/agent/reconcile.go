@@ -205,14 +205,22 @@ func (a *Agent) startStandby(ctx context.Context) error {
 	if running, err := a.pg.Adopt(ctx); err != nil || running {
 		return a.startedOr(err)
 	}
+	if err := a.orphan(); err != nil {
+		return err
+	}
+	return a.start(ctx)
+}
+
+// orphan has a server that does not run start as a standby of nobody.
+func (a *Agent) orphan() error {
 	conninfo := a.conninfoTo(failover.Member{})
 	if err := a.pg.SetStandby(conninfo); err != nil {
 		return err
 	}
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.pointed = conninfo
-	a.mu.Unlock()
-	return a.start(ctx)
+	return nil
 }
 
 // starting tells that the server is on its way.

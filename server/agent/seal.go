@@ -86,9 +86,6 @@ func (a *Agent) measure(ctx context.Context, s *failover.Sealed) error {
 		}
 		return a.awaitFlush(ctx, conn, &f, sealWait)
 	})
-	if errors.Is(err, errReplaying) {
-		return err
-	}
 	s.Position, s.ReplayLSN = f.position(), f.Replay
 	switch {
 	case err != nil:
@@ -107,26 +104,32 @@ const replayWait = 500 * time.Millisecond
 
 var errReplaying = errors.New("it still replays what it had when it was started, and how much that is, is not known")
 
+// replayedSQL asks a standby whether it has replayed what it had, or will never receive more.
+const replayedSQL = `SELECT NOT pg_is_in_recovery() OR pg_last_wal_receive_lsn() IS NOT NULL OR current_setting('primary_conninfo') = ''`
+
 // awaitReplay asks the server how far it is, once it knows that.
 func (a *Agent) awaitReplay(ctx context.Context, conn *pgx.Conn) (facts, error) {
+	f, err := readFacts(ctx, conn)
+	if err != nil || !f.Replaying {
+		return f, err
+	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for by := a.clock() + replayWait; ; {
-		f, err := readFacts(ctx, conn)
-		if err != nil || !f.Replaying {
-			return f, err
+		var through bool
+		if err := conn.QueryRow(ctx, replayedSQL).Scan(&through); err != nil {
+			return facts{}, err
 		}
-		var upstream string
-		if err := conn.QueryRow(ctx, "SHOW primary_conninfo").Scan(&upstream); err != nil || upstream == "" {
-			return f, err // it receives nothing, ever
+		if through {
+			return readFacts(ctx, conn)
 		}
 		if a.clock() >= by {
-			return f, errReplaying
+			return facts{}, errReplaying
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return f, errReplaying
+			return facts{}, errReplaying
 		}
 	}
 }
