@@ -258,6 +258,70 @@ func TestAShutdownAsTheAnswerMeansNotExecuted(t *testing.T) {
 	})
 }
 
+// A server that is shut down sends the rows of a statement with its last words, before
+// the commit.
+func TestRowsOfAWriteAreHandedOutOnceItIsCommitted(t *testing.T) {
+	fatal := pgfake.Fault{Err: &pgfake.Error{Severity: "FATAL", Code: codeAdminShutdown, Message: "terminating connection due to administrator command"}}
+	for name, fault := range map[string]pgfake.Fault{"shut down": fatal, "not executed": unexecuted} {
+		t.Run(name, func(t *testing.T) {
+			play(t, 1, rare+"&resolve=all", func(s *stage) {
+				s.Handle(returning, pgfake.Row(int64(7)))
+				s.exec(s.Context(), s.db, returning)
+				s.ResetLog()
+				s.Node(1).Inject("COMMIT", 1, fault)
+				if fault.Hang {
+					time.AfterFunc(2*trip, s.Node(1).Reset)
+				}
+				if got := one[int](s, s.Context(), s.db, returning); got != 7 {
+					s.Errorf("got %d, want 7", got)
+				}
+				s.wantTried(returning, 2)
+			})
+		})
+	}
+	for _, params := range []string{"", "&lsn=lazy", "&lsn=off&consistency=eventual"} {
+		t.Run("a commit that fails"+params, func(t *testing.T) {
+			play(t, 1, rare+params, func(s *stage) {
+				s.Handle(returning, pgfake.Row(int64(7)))
+				s.Node(1).Inject(returning, 1, pgfake.Fault{AtCommit: &pgfake.Error{Code: codeSerialization, Message: "could not serialize access"}})
+				rows, err := s.db.Query(returning)
+				if err == nil {
+					rows.Close()
+				}
+				if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != codeSerialization {
+					s.Errorf("Query = %v, want %s before any row", err, codeSerialization)
+				}
+			})
+		})
+	}
+}
+
+// A long answer is not kept until the commit.
+func TestRowsOfALongAnswerComeAsTheServerSendsThem(t *testing.T) {
+	play(t, 1, rare, func(s *stage) {
+		reply := pgfake.Reply{Columns: []pgfake.Column{{Name: "v", OID: 20}}}
+		for i := range 10_000 {
+			reply.Rows = append(reply.Rows, []any{i})
+		}
+		s.Handle(returning, reply)
+		for _, cut := range []int{0, 100_000} {
+			s.Node(1).Inject(returning, 1, pgfake.Fault{CutAfter: cut})
+			rows, err := s.db.Query(returning)
+			if err != nil {
+				s.Fatal(err)
+			}
+			n := 0
+			for rows.Next() {
+				n++
+			}
+			if (cut == 0) != (n == 10_000) || (cut == 0) != (rows.Err() == nil) || n == 0 {
+				s.Errorf("cut after %d bytes: %d rows, then %v", cut, n, rows.Err())
+			}
+			rows.Close()
+		}
+	})
+}
+
 func TestACommitThatWaitedForItsStandbyInVainIsUnknown(t *testing.T) {
 	for name, tt := range map[string]struct{ end func(s *stage) }{
 		"terminated":     {func(s *stage) { s.Node(1).Terminate() }},

@@ -60,6 +60,9 @@ func (r *run) execute(ctx context.Context) (pool.Event, error) {
 		switch {
 		case told == nil && r.verdict == committed:
 			s.lost = touchesState(r.q.stmt) // what it left behind went with its connection
+			if r.conn.Recall() {
+				return r.conn.Next(ctx)
+			}
 			return pool.EventEnd, nil
 		case told == nil:
 			continue
@@ -119,6 +122,7 @@ type frame struct {
 	identify          bool
 	durability        bool
 	end               pool.Helper
+	whole             bool
 	committed, apart  bool
 	readLSN           bool
 	look              bool
@@ -141,12 +145,13 @@ func (r *run) autocommit() frame {
 	}
 	config := r.session.cluster.config
 	eager, all := config.LSN == LSNEager, config.Resolve == ResolveAll
+	atomic := q.stmt.Class <= router.Write && q.stmt.Count <= 1 // a read that a standby has refused is none
 	if !eager && !all || r.place.node != r.session.cluster.routes.Load().primary {
-		return frame{}
+		return frame{whole: atomic}
 	}
 	switch {
-	case q.stmt.Class <= router.Write && q.stmt.Count <= 1: // a read that a standby has refused is none
-		return frame{begin: "BEGIN", identify: all, durability: eager && q.stmt.SetsLocal, end: pool.HelperCommit, committed: eager}
+	case atomic:
+		return frame{begin: "BEGIN", identify: all, durability: eager && q.stmt.SetsLocal, end: pool.HelperCommit, committed: eager, whole: true}
 	case !eager:
 		return frame{}
 	case q.stmt.TxControl:
@@ -177,6 +182,7 @@ func (r *run) send(ctx context.Context, f frame) (pool.Event, error) {
 	call.Check, call.CheckApart = f.check, f.checkApart
 	call.ReadLSN, call.Begin = f.readLSN, f.begin
 	call.Look, call.Identify, call.EarlyAnswer = f.look, f.identify, f.end != pool.HelperNone
+	call.Whole = f.whole
 	call.Durability, call.End, call.Committed, call.ApartFromEnd = f.durability, f.end, f.committed, f.apart
 	call.Relaxed = f.apart && q.stmt.SetsLocal || f.readLSN && r.place.relaxed
 	call.Main = r.prepared

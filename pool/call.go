@@ -32,6 +32,7 @@ type Call struct {
 	End          Helper    // HelperCommit or HelperRollback
 	Committed    bool      // HelperCommitted behind the end
 	ApartFromEnd bool      // Main has a Sync of its own: what follows runs even if it fails
+	Whole        bool      // the rows of Main come once it is committed; see Next
 
 	// Relaxed says that the commits HelperCommitted is asked about may not have
 	// waited for their flush: only the insert position is then behind them.
@@ -57,6 +58,9 @@ type Call struct {
 	Fatal          bool                      // Err ended the session: the connection is of no further use
 	Warned         bool                      // the server warned that a commit did not wait for its standbys
 
+	foreseen   bool                // whether the rows come is decided
+	dropped    []byte              // rows that do not come, and what came behind them
+	recalled   bool                // they come after all
 	relaxed    bool                // the transaction commits without waiting for its own flush
 	parsing    [helperCount]string // names given in this flush
 	sentBefore int64               // bytes the connection had sent before

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -27,14 +28,26 @@ const (
 // server is not an error of Next: it is in the call's Err at EventEnd. An error
 // of Next is a *[LostError], or an *[InterruptedError] when ctx, the one given
 // to Send, ended.
+//
+// The rows of a call that is to be Whole come when it is known to be committed, and not at
+// all if it is not: nobody has seen then what came of it, and it may be executed again.
+// Of an answer that is longer than 64 KiB the rows come as the server sends them.
 func (c *Conn) Next(ctx context.Context) (Event, error) {
-	if c.owed == 0 {
+	switch {
+	case c.call.recalled:
+		return c.recall()
+	case c.owed == 0:
 		return EventEnd, nil
 	}
 	for {
 		kind, body, err := c.in.next()
 		if err != nil {
 			return EventEnd, c.failure(ctx, err)
+		}
+		if r := &c.call; kind == kindDataRow && r.Whole && !r.foreseen && c.current().kind == stepMain {
+			c.in.unread(body)
+			c.foresee(r)
+			continue
 		}
 		event, found, err := c.receive(kind, body)
 		switch {
@@ -47,6 +60,51 @@ func (c *Conn) Next(ctx context.Context) (Event, error) {
 			return event, nil
 		default:
 			return event, nil
+		}
+	}
+}
+
+// mostWhole is how many bytes of an answer are kept until it is known to be committed.
+const mostWhole = 64 << 10
+
+// foresee looks how a call that is to be Whole ends, before its first row is handed out.
+func (c *Conn) foresee(r *Call) {
+	statements := r.n + 1 // more than there are: a transaction without an End is committed by its Sync
+	for i := r.at; i < r.n && r.End != HelperNone; i++ {
+		if r.steps[i] == (step{kind: stepHelper, helper: r.End}) {
+			statements = i - r.at + 1
+		}
+	}
+	r.foreseen = true
+	if c.in.ahead(statements, mostWhole) == broken {
+		r.dropped = c.in.rest()
+	}
+}
+
+// Recall has Next find the rows that it has dropped of a call that was to be Whole, and
+// then the end: it was committed, as was found out on another connection. This one is
+// lost. Recall reports false, and does nothing, if no rows were dropped.
+func (c *Conn) Recall() bool {
+	r := &c.call
+	if r.dropped == nil {
+		return false
+	}
+	c.in = inbox{from: strings.NewReader(""), buf: r.dropped, wp: len(r.dropped)}
+	r.recalled, r.dropped = true, nil
+	return true
+}
+
+// recall finds the next of the rows that were dropped.
+func (c *Conn) recall() (Event, error) {
+	for {
+		kind, body, err := c.in.next()
+		switch {
+		case err != nil || kind == kindCommandComplete:
+			c.in.rp = c.in.wp    // what follows is not of Main; a message that is not whole is no row
+			return EventEnd, nil //nolint:nilerr // likewise
+		case kind == kindDataRow:
+			c.row, err = readRow(c.row, body)
+			return EventRow, err
 		}
 	}
 }
@@ -108,7 +166,7 @@ func (c *Conn) current() step {
 // takeRow sorts a row and reports whether it is the application's.
 func (c *Conn) takeRow(body []byte) (bool, error) {
 	s := c.current()
-	if s.kind == stepBegin || s.kind == stepSync {
+	if s.kind == stepBegin || s.kind == stepSync || s.kind == stepMain && c.call.dropped != nil {
 		return false, nil
 	}
 	row, err := readRow(c.row, body)

@@ -1,10 +1,12 @@
 package pool
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 )
@@ -54,6 +56,55 @@ func (in *inbox) next() (kind byte, body []byte, err error) {
 	}
 }
 
+// unread puts the message that next has handed out last back in front of what waits.
+func (in *inbox) unread(body []byte) { in.rp -= headerSize + len(body) }
+
+// foresight is what ahead has found.
+type foresight uint8
+
+const (
+	unforeseen foresight = iota // neither, within the limit
+	completed                   // so many statements are, or the whole call
+	broken                      // the server says an error first, or nothing more
+)
+
+// ahead reads until it knows whether so many statements are completed, and takes
+// nothing of it. It keeps limit bytes at most, and the rest of one message.
+func (in *inbox) ahead(statements, limit int) foresight {
+	for at := 0; ; { // counted from rp, which moves when the buffer does
+		have := in.buf[in.rp+at : in.wp]
+		need := headerSize
+		if len(have) >= headerSize {
+			need = 1 + int(binary.BigEndian.Uint32(have[1:headerSize]))
+		}
+		switch {
+		case at+need > limit:
+			return unforeseen
+		case len(have) < need:
+			if in.fill(1<<bits.Len(uint(at+need))) != nil {
+				return broken
+			}
+			continue
+		case need < headerSize:
+			return broken // next says so
+		}
+		switch have[0] {
+		case kindReady:
+			return completed
+		case kindError:
+			return broken
+		case kindCommandComplete, kindEmptyQuery:
+			if statements--; statements == 0 {
+				return completed
+			}
+		}
+		at += need
+	}
+}
+
+// rest returns a copy of what has come and was not handed out.
+func (in *inbox) rest() []byte { return bytes.Clone(in.buf[in.rp:in.wp]) }
+
 // fill reads what has come. The buffer grows with what comes of a long message,
 // not with what was announced of it.
 func (in *inbox) fill(need int) error {
@@ -96,6 +147,7 @@ const (
 	kindCommandComplete = 'C'
 	kindDataRow         = 'D'
 	kindEmptyQuery      = 'I'
+	kindError           = 'E'
 	kindNoData          = 'n'
 	kindReady           = 'Z'
 )
@@ -106,7 +158,7 @@ func decode(kind byte, body []byte) (pgproto3.BackendMessage, error) {
 	switch kind {
 	case 'A':
 		msg = new(pgproto3.NotificationResponse)
-	case 'E':
+	case kindError:
 		msg = new(pgproto3.ErrorResponse)
 	case 'G':
 		msg = new(pgproto3.CopyInResponse)

@@ -144,3 +144,41 @@ func FuzzRow(f *testing.F) {
 		}
 	})
 }
+
+// However the answer arrives, looking ahead finds how it ends and takes nothing of it.
+func TestTheEndOfAnAnswerIsForeseen(t *testing.T) {
+	row, done := sentMessage(kindDataRow, strings.Repeat("r", 300)), sentMessage(kindCommandComplete, "INSERT 0 1\x00")
+	ready, refusal := sentMessage(kindReady, "I"), sentMessage(kindError, "SFATAL\x00\x00")
+	join := func(messages ...[]byte) []byte { return bytes.Join(messages, nil) }
+	for name, tt := range map[string]struct {
+		stream []byte
+		want   foresight
+	}{
+		"two statements":     {join(row, done, row, done, refusal), completed},
+		"one and the end":    {join(row, done, ready), completed},
+		"one and an error":   {join(row, done, refusal), broken},
+		"one and no more":    {join(row, done, row[:100]), broken},
+		"half a head":        {join(row, done[:3]), broken},
+		"a length of nought": {join(row, []byte{kindDataRow, 0, 0, 0, 0}, done, done), broken},
+		"many rows":          {join(bytes.Repeat(row, 200), done, done), completed},
+		"too many rows":      {join(bytes.Repeat(row, 300), done, done), unforeseen},
+		"a row too long":     {join(row, sentMessage(kindDataRow, strings.Repeat("r", 1<<16)), done, done), unforeseen},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(50) {
+				in := inbox{from: &chunks{pieces: cutUp(tt.stream, rand.New(rand.NewPCG(seed, 0))), err: io.EOF}}
+				_, body, err := in.next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				in.unread(body)
+				if got := in.ahead(2, 1<<16); got != tt.want {
+					t.Fatalf("seed %d: ahead() = %d, want %d", seed, got, tt.want)
+				}
+				if kind, again, err := in.next(); kind != kindDataRow || len(again) != 300 || err != nil {
+					t.Fatalf("seed %d: then %q, %d bytes, %v, want the row", seed, kind, len(again), err)
+				}
+			}
+		})
+	}
+}
