@@ -85,15 +85,19 @@ func (a *Agent) promote(ctx context.Context, p failover.Promote) (pgctl.Promotio
 	return took, nil
 }
 
-// standAgain has a server come up as a standby that crashed while it was promoted. It is none
-// any more by its files, and has not begun its timeline: by itself it would go on with that
-// of the primary before, from another place than that one did.
+// standAgain has a server that does not run come up as what it is promoted from. One that
+// crashed while it was promoted is no standby any more by its files, and has not begun its
+// timeline: by itself it would go on with that of the primary before, from another place than
+// that one did.
 func (a *Agent) standAgain(ctx context.Context, p failover.Promote) error {
-	if p.Ruler == a.cfg.Name || p.Ruler == "" || a.isReplica() {
-		return nil
-	}
 	if running, err := a.pg.Adopt(ctx); err != nil || running {
 		return err
+	}
+	switch {
+	case a.isReplica():
+		return a.orphan() // the way that it knows may lead to a primary whose epoch is closed
+	case p.Ruler == a.cfg.Name || p.Ruler == "":
+		return nil
 	}
 	c, err := a.pg.ControlData(ctx)
 	if err != nil || c.Reached() > p.Timeline { // else it has begun

@@ -218,7 +218,8 @@ func (a *Agent) afterSeal(ctx context.Context) {
 		defer a.put()
 		v := a.view()
 		// Meanwhile there may be somebody to follow, or this node may be it.
-		if !v.running || !v.standby || v.as.Epoch >= v.promise.Sealed || v.promise.Reign >= v.promise.Sealed {
+		followed := v.as.Epoch >= v.promise.Sealed && v.as.Phase != failover.PhaseFenced
+		if !v.running || !v.standby || followed || v.promise.Reign >= v.promise.Sealed {
 			return
 		}
 		if err := a.point(ctx, a.conninfoTo(failover.Member{})); err != nil {
