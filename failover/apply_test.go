@@ -239,6 +239,32 @@ func TestTheHistoryIsBoundedAndKeepsTheLastReady(t *testing.T) {
 	}
 }
 
+// What is so old that nobody remembers whether it was the cluster's counts as nobody's.
+func TestWALOfAnEpochThatIsForgottenIsAstray(t *testing.T) {
+	s := logOf(t, three()...)
+	at := sealedAt("n2", 1, 100).Position
+	for range HistoryLimit {
+		if s.Astray(1, at) {
+			t.Fatalf("WAL of epoch 1 is astray in epoch %d", s.Epoch)
+		}
+		epoch := s.Epoch + 1
+		for _, c := range []Command{
+			{Fence: &Fence{Epoch: epoch}},
+			{Elect: &Elect{Epoch: epoch, Node: "n2", Sealed: []Sealed{sealedAt("n2", s.Timeline, 100), sealedAt("n3", s.Timeline, 100)}}},
+			{Ready: &Ready{Epoch: epoch, Timeline: s.Timeline + 1, SwitchLSN: 100}},
+		} {
+			next, err := s.Apply(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s = next
+		}
+	}
+	if first := s.History[0].Epoch; !s.Astray(first-1, at) || s.Astray(first, at) {
+		t.Errorf("epochs from %d on are remembered; WAL is astray of the one before: %v, of that: %v; want true, false", first, s.Astray(first-1, at), s.Astray(first, at))
+	}
+}
+
 // TestWhatAGateConfirmsIsFound tries every pair of sets over a few nodes, and for each gate
 // on the way every quorum of it against every election that the log would allow.
 func TestWhatAGateConfirmsIsFound(t *testing.T) {

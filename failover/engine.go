@@ -196,15 +196,15 @@ type (
 		Epoch Epoch
 	}
 	// Promote has the elected node become primary, or go on as one. WAL up to Until is
-	// wanted before that, if it is not zero: those of Fetch have it. If there are some, from
-	// nobody else: there may be another timeline of that number, of a primary that was passed over.
+	// wanted before that, if it is not zero: from those of Fetch and nobody else, since there may
+	// be another timeline of that number, of a primary that was passed over.
 	// Ruler was ready last: anybody else begins a timeline behind Timeline. The node's own part
 	// of the log may not have come so far yet.
 	Promote struct {
 		Node     string
 		Epoch    Epoch
 		Until    wal.Position
-		Fetch    []string
+		Fetch    []Member
 		Ruler    string
 		Timeline wal.Timeline
 	}

@@ -110,20 +110,29 @@ func (s *State) reached() wal.Timeline {
 	return t
 }
 
-// sources returns who has Until, of those that were sealed.
-func (s *State) sources() []string {
+// sources returns who has Until, of those that were sealed; where nobody is known to have it,
+// who may.
+func (s *State) sources() []Member {
 	if s.whole() {
 		return nil
 	}
 	sealed := s.last().Sealed
 	far := s.furthest(sealed)
-	var from []string
-	for _, a := range sealed {
-		if !s.Astray(a.Reign, a.Position) && a.Node != s.Primary && s.further(a, far) == 0 {
-			from = append(from, a.Node)
+	var have, may []Member
+	for _, m := range s.Members {
+		if m.Name == s.Primary || m.Witness {
+			continue
+		}
+		may = append(may, m)
+		i := slices.IndexFunc(sealed, func(a Sealed) bool { return a.Node == m.Name })
+		if i >= 0 && !s.Astray(sealed[i].Reign, sealed[i].Position) && s.further(sealed[i], far) == 0 {
+			have = append(have, m)
 		}
 	}
-	return from
+	if len(have) == 0 {
+		return may
+	}
+	return have
 }
 
 // further compares how far two that were sealed are: by timeline, then by LSN. Timelines on

@@ -321,8 +321,8 @@ func (n *simNode) finish(p Promote, done func(Promoted), fail func(string)) {
 }
 
 func (n *simNode) fetch(p Promote) bool {
-	for _, name := range p.Fetch {
-		o := n.w.node(name)
+	for _, m := range p.Fetch {
+		o := n.w.node(m.Name)
 		if at := o.at.position(); at.Timeline != p.Until.Timeline || at.LSN < p.Until.LSN {
 			continue
 		}

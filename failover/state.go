@@ -136,8 +136,11 @@ func (s *State) Member(name string) (Member, bool) {
 func (s *State) Astray(reign Epoch, p wal.Position) bool {
 	var before wal.Timeline // of the last epoch before reign that was ready, or of the first of all
 	later := false
-	if reign == 0 {
+	switch {
+	case reign == 0:
 		return false // not told
+	case len(s.History) > 0 && reign < s.History[0].Epoch:
+		return true // so long ago that nobody remembers: the safe answer
 	}
 	for _, t := range s.History {
 		if t.Epoch == 1 {

@@ -547,7 +547,11 @@ func (s *stage) step(in Input) {
 		case Promote:
 			what := fmt.Sprintf("promote %s in epoch %d", a.Node, a.Epoch)
 			if len(a.Fetch) > 0 {
-				what += fmt.Sprintf(", once it has %s of %s", a.Until, strings.Join(a.Fetch, " or "))
+				var from []string
+				for _, m := range a.Fetch {
+					from = append(from, m.Name)
+				}
+				what += fmt.Sprintf(", once it has %s of %s", a.Until, strings.Join(from, " or "))
 			}
 			if a.Timeline > s.log.Timeline {
 				what += fmt.Sprintf(", behind timeline %d", a.Timeline)

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,9 +28,8 @@ func (a *Agent) awaitWAL(ctx context.Context, p failover.Promote) error {
 			if ctx.Err() != nil {
 				return fmt.Errorf("agent: it has WAL up to %s, and %s was wanted: %w", f.position(), p.Until, context.Cause(ctx))
 			}
-			from := a.peers(p.Fetch)
-			if len(from) > 0 {
-				m := from[round%len(from)]
+			if len(p.Fetch) > 0 {
+				m := p.Fetch[round%len(p.Fetch)]
 				if err := a.fetchFrom(p.Epoch, m); err != nil {
 					return err
 				}
@@ -49,21 +47,6 @@ func (a *Agent) awaitWAL(ctx context.Context, p failover.Promote) error {
 // of a newer timeline is of its past.
 func has(f facts, until wal.Position) bool {
 	return f.LSN >= until.LSN || f.Timeline > until.Timeline
-}
-
-// peers returns who has WAL that this node lacks: those who are named, or, where nobody is
-// known to have it, who may.
-func (a *Agent) peers(named []string) []failover.Member {
-	if a.cfg.State == nil {
-		return nil
-	}
-	var others []failover.Member
-	for _, m := range a.cfg.State().Members {
-		if m.Name != a.cfg.Name && !m.Witness && (len(named) == 0 || slices.Contains(named, m.Name)) {
-			others = append(others, m)
-		}
-	}
-	return others
 }
 
 // fetchFrom has the relay take WAL from what another member's relay holds.

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -382,10 +384,49 @@ func sealEarly(t *testing.T) (m *team, epoch failover.Epoch, short failover.Seal
 func (m *team) promoteWith(n *testNode, epoch failover.Epoch, full failover.Sealed) {
 	m.t.Helper()
 	m.elect(n, async)
-	done := m.promote(n, failover.Promote{Epoch: epoch, Until: full.Position, Fetch: []string{full.Node}})
+	n.blank.Store(true) // its own part of the log tells nothing, nor who the others are
+	defer n.blank.Store(false)
+	done := m.promote(n, failover.Promote{Epoch: epoch, Until: full.Position, Fetch: []failover.Member{m.nodes[slices.IndexFunc(m.nodes, func(n *testNode) bool { return n.cfg.Name == full.Node })].member}})
 	if done.SwitchLSN < full.Position.LSN {
 		m.t.Errorf("the new timeline begins at %s, want not before %s", done.SwitchLSN, full.Position)
 	}
+}
+
+// The primary of a closed epoch may write on. A standby that has sealed the epoch does not
+// go there, though its relay is away, nor when it is started to be promoted.
+func TestAStandbyOfAClosedEpochForgetsTheWayToItsPrimary(t *testing.T) {
+	m := newTeam(t, "n1", "n2")
+	m.found(async)
+	n1, n2 := m.nodes[0], m.nodes[1]
+	way := fmt.Sprintf("port=%s,%s ", portOf(t, n2.member.Companion), portOf(t, n1.member.Postgres))
+	knows := func() bool {
+		settings, err := n2.pg.Settings()
+		pgtest.OK(t, err)
+		return strings.Contains(settings["primary_conninfo"], way)
+	}
+	if !knows() {
+		t.Fatal("the standby of n1 does not know the way to it")
+	}
+	m.cut("n1", true)
+	epoch := m.fence()
+	m.seal(n2, epoch)
+	await(t, "n2 forgets the way to n1", func() bool { return !knows() })
+	m.cut("n2", true)
+	m.seal(n2, epoch+1) // what it was assigned is over: it does nothing by itself
+	pgtest.OK(t, n2.pg.HardStop(pgtest.Context(t), stopBudget))
+	pgtest.OK(t, n2.pg.SetStandby(n2.conninfoTo(n1.member)))
+	m.promote(n2, failover.Promote{Epoch: epoch + 1, Ruler: "n1", Timeline: 1})
+	if knows() {
+		t.Error("n2 was started with the way to n1")
+	}
+}
+
+// portOf returns the port of an address.
+func portOf(t *testing.T, addr string) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(addr)
+	pgtest.OK(t, err)
+	return port
 }
 
 // The one that is to be primary lacks what another has received: it is fetched
