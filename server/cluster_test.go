@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -212,7 +213,7 @@ func (c *troupe) start(name string, node *toy) *actor {
 	cfg := Config{
 		Self:     failover.Member{Name: name, Companion: addr, Postgres: name + ":5432"},
 		Settings: failover.DefaultSettings(), Interval: 500 * time.Millisecond,
-		Dial: c.net.DialContext, Log: quiet, Insecure: true,
+		Dial: c.net.DialContext, Log: quiet, Insecure: true, CheckLease: atMostMinutes,
 	}
 	for other := range c.members {
 		cfg.Join = append(cfg.Join, other+":7101")
@@ -247,6 +248,14 @@ func (c *troupe) start(name string, node *toy) *actor {
 }
 
 var errOver = errors.New("the test is over")
+
+// atMostMinutes stands for what the configuration says of a lease.
+func atMostMinutes(lease time.Duration) error {
+	if lease >= time.Hour {
+		return fmt.Errorf("lease: is %v; must be less than an hour", lease)
+	}
+	return nil
+}
 
 // await waits, in fake time, until a condition holds.
 func (c *troupe) await(what string, ok func() bool) time.Duration {
@@ -336,6 +345,28 @@ func TestASwitchoverIsOrderedAtAnyCompanion(t *testing.T) {
 		err := c.members["n2"].Do(ctx, api.Order{Switchover: &api.Switchover{To: "n1"}})
 		if refusal, ok := errors.AsType[*api.Error](err); !ok || refusal.Code != api.CodeRefused {
 			t.Errorf("switchover to the primary: %v, want it refused", err)
+		}
+	})
+}
+
+func TestALeaseThatDoesNotGoWithTheConfigurationIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTroupe(t, "n1", "n2", "n3")
+		c.await("n1 is primary of three", c.ready("n3", "n1"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		order := func(lease time.Duration) error {
+			return c.members["n2"].Do(ctx, api.Order{Settings: &api.SettingsPatch{Lease: new(api.Duration(lease))}})
+		}
+		err := order(time.Hour)
+		if refusal, ok := errors.AsType[*api.Error](err); !ok || refusal.Code != api.CodeRefused || !strings.Contains(refusal.Message, "less than an hour") {
+			t.Errorf("a lease of an hour: %v, want it refused with the reason", err)
+		}
+		if err := order(3 * time.Second); err != nil {
+			t.Errorf("a lease of 3 s: %v", err)
+		}
+		if got := c.members["n1"].State().Settings.Lease; got != 3*time.Second {
+			t.Errorf("the lease is %v, want 3 s", got)
 		}
 	})
 }

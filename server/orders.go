@@ -117,6 +117,11 @@ func (s *Server) order(ctx context.Context, o api.Order) error {
 		if err != nil {
 			return err
 		}
+		if check := s.cfg.CheckLease; check != nil && next.Lease != state.Settings.Lease {
+			if err := check(next.Lease); err != nil {
+				return refused("", "%s", err)
+			}
+		}
 		return s.propose(ctx, failover.Command{Settings: &next})
 	case o.Reinit != "":
 		return s.reinit(ctx, o.Reinit)

@@ -28,6 +28,10 @@ type Config struct {
 	Settings failover.Settings // of a new cluster
 	Interval time.Duration     // between two reports of a node that is not the primary (lag_monitor_interval)
 
+	// CheckLease says why a lease that is ordered does not go with how this companion is
+	// configured, as all others should be; nil for whatever failover.Settings allow.
+	CheckLease func(lease time.Duration) error
+
 	TLS      *tls.Config // of what is served; nil: plain text
 	PeerTLS  *tls.Config // of calls to other companions; nil: plain text
 	Insecure bool        // other machines are let in without TLS

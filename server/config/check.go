@@ -176,17 +176,34 @@ func (c *Config) checkTuning() error {
 
 // checkLease compares the lease with what the node does within it.
 func (c *Config) checkLease() error {
-	if needed := checksPerLease * c.HealthCheckInterval; c.Settings.Lease < needed {
-		return fmt.Errorf("lease: is %s; must be at least %d times health_check_interval (%s), or a hung PostgreSQL is noticed later than a silent machine: raise lease to %s, or lower health_check_interval",
-			formatDuration(c.Settings.Lease), checksPerLease, formatDuration(c.HealthCheckInterval), formatDuration(needed))
+	if !c.founds() {
+		return c.checkHealth(c.Settings.Lease)
+	}
+	return c.CheckLease(c.Settings.Lease)
+}
+
+// CheckLease says why a lease, that a cluster has or is to have, does not go with what this
+// node is configured for; nil if it does.
+func (c *Config) CheckLease(lease time.Duration) error {
+	if err := c.checkHealth(lease); err != nil {
+		return err
 	}
 	timings, err := consensus.TimingsOf(string(c.Network))
 	if err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
-	if needed := electionsPerLease * timings.Election; c.founds() && c.Settings.Lease <= needed {
+	if needed := electionsPerLease * timings.Election; lease <= needed {
 		return fmt.Errorf("lease: is %s; with network = %s it must be more than %s, or a primary loses it whenever another companion comes to lead: raise lease, %s is enough",
-			formatDuration(c.Settings.Lease), c.Network, formatDuration(needed), formatDuration(heartbeatsPerLease*timings.Heartbeat))
+			formatDuration(lease), c.Network, formatDuration(needed), formatDuration(heartbeatsPerLease*timings.Heartbeat))
+	}
+	return nil
+}
+
+// checkHealth compares a lease with how often PostgreSQL is looked after.
+func (c *Config) checkHealth(lease time.Duration) error {
+	if needed := checksPerLease * c.HealthCheckInterval; lease < needed {
+		return fmt.Errorf("lease: is %s; must be at least %d times health_check_interval (%s), or a hung PostgreSQL is noticed later than a silent machine: raise lease to %s, or lower health_check_interval",
+			formatDuration(lease), checksPerLease, formatDuration(c.HealthCheckInterval), formatDuration(needed))
 	}
 	return nil
 }
