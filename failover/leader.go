@@ -3,6 +3,7 @@ package failover
 import (
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -199,8 +200,13 @@ func (e *Engine) enter() {
 		e.race.sealed, e.race.said, e.race.asked = map[string]Sealed{}, map[string]time.Time{}, map[string]time.Time{}
 		e.gate, e.gateSince = SyncSet{}, 0
 	}
-	if e.state.Phase == PhaseElected {
+	switch e.state.Phase {
+	case PhaseElected:
 		e.race.elected = e.now
+	case PhaseReady:
+		e.over("nobody")
+		e.over("stale")
+	case PhaseForming, PhaseFenced:
 	}
 	for _, p := range e.peers {
 		p.good = e.now // who has to find a new primary first gets the time for it
@@ -303,6 +309,24 @@ func (e *Engine) warn(about, text string) {
 
 // over says that there is nothing to warn about any more.
 func (e *Engine) over(about string) { delete(e.warned, about) }
+
+// Warnings returns what people should look at now, in words and in order: what keeps a
+// primary that is not well in its place, or the cluster from having one. Only who leads
+// knows of any.
+func (e *Engine) Warnings() []string {
+	var texts []string
+	for about, text := range e.warned {
+		ready := e.state.Phase == PhaseReady
+		name, second := strings.CutPrefix(about, "two ")
+		_, is := e.state.Member(name)
+		switch {
+		case second && is, about == "suspect" && ready, (about == "nobody" || about == "stale") && !ready:
+			texts = append(texts, text)
+		}
+	}
+	slices.Sort(texts)
+	return texts
+}
 
 // peer returns what is known of the member of that name.
 func (e *Engine) peer(name string) *peer {

@@ -561,6 +561,9 @@ func (s *stage) step(in Input) {
 			s.say("lead: %s", a.To)
 		case Warn:
 			s.say("warn: %s", a.Text)
+			if !slices.Contains(s.engine.Warnings(), a.Text) {
+				s.say("and does not keep it among its warnings")
+			}
 		}
 	}
 	for _, f := range after {

@@ -68,7 +68,7 @@ type heard struct {
 }
 
 // note takes a report, or a change of the log, into the next bulletin.
-func (e *editor) note(s *failover.State, in failover.Input) {
+func (e *editor) note(s *failover.State, warnings []string, in failover.Input) {
 	switch in := in.(type) {
 	case failover.Leads:
 		e.heard = make(map[string]heard)
@@ -88,7 +88,9 @@ func (e *editor) note(s *failover.State, in failover.Input) {
 		return
 	}
 	e.seq++
-	e.s.board.post(e.compose(s, time.Now()))
+	b := e.compose(s, time.Now())
+	b.Warnings = warnings
+	e.s.board.post(b)
 }
 
 // compose writes the bulletin of this moment.

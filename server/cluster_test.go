@@ -305,6 +305,40 @@ func TestACrashIsFollowedByAnotherPrimaryAtOnce(t *testing.T) {
 	})
 }
 
+// What an operator has to look at is told by every companion, as long as it is so.
+func TestWarningsReachEveryCompanion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTroupe(t, "n1", "n2", "n3")
+		c.await("n1 is primary of three", c.ready("n3", "n1"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := c.members["n2"].Do(ctx, api.Order{Settings: &api.SettingsPatch{AutoFailover: new(false)}}); err != nil {
+			t.Fatal(err)
+		}
+		warned := func(name string) bool {
+			b, _ := c.members[name].Bulletin()
+			return len(b.Warnings) == 1 && strings.HasSuffix(b.Warnings[0], "auto_failover is off, so that an operator decides")
+		}
+		silent := func(name string) bool {
+			b, _ := c.members[name].Bulletin()
+			return len(b.Warnings) == 0
+		}
+		for name := range c.members {
+			c.await(name+" warns of nothing", func() bool { return silent(name) })
+		}
+		c.members["n1"].node.crash()
+		for name := range c.members {
+			c.await(name+" warns", func() bool { return warned(name) })
+		}
+		if err := c.members["n3"].Do(ctx, api.Order{Promote: "n2"}); err != nil {
+			t.Fatal(err)
+		}
+		for name := range c.members {
+			c.await(name+" warns of nothing any more", func() bool { return silent(name) })
+		}
+	})
+}
+
 func TestASilentPrimaryIsReplacedAfterItsLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newTroupe(t, "n1", "n2", "n3")

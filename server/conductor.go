@@ -38,7 +38,7 @@ type conductor struct {
 	callers *callers
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 	logger  *slog.Logger
-	tell    func(*failover.State, failover.Input) // is told of everything the engine was told, by one goroutine
+	tell    func(*failover.State, []string, failover.Input) // is told of everything the engine was told, by one goroutine
 
 	inputs  chan failover.Input
 	deposed chan struct{}  // holds one: this companion leads no longer
@@ -105,7 +105,7 @@ func (c *conductor) run(ctx context.Context) error {
 		if heard, ok := in.(failover.Heard); ok {
 			c.unanswered(heard.Report)
 		}
-		c.tell(state, in)
+		c.tell(state, engine.Warnings(), in)
 		timer.Reset(until(engine.Next(), now))
 	}
 }

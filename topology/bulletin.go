@@ -18,6 +18,7 @@ type Bulletin struct {
 	History  wal.History  `json:"history,omitempty"` // known beginnings of timelines
 	Primary  string       `json:"primary,omitempty"` // Name of the node that takes writes; "" while there is none
 	Nodes    []Reported   `json:"nodes"`
+	Warnings []string     `json:"warnings,omitempty"` // what people should look at, in words
 
 	Companion string `json:"companion"` // who tells
 	Term      uint64 `json:"term"`      // of the consensus; with Seq it orders what different companions tell

@@ -111,6 +111,7 @@ func (f *fakeCompanion) watch(w http.ResponseWriter, r *http.Request) {
 	second := first
 	second.Seq, second.Epoch, second.Phase, second.Primary, second.Hold = 10, 5, "fenced", "", true
 	second.Nodes = append([]topology.Reported(nil), first.Nodes[:2]...)
+	second.Warnings = []string{"epoch 5 has nobody who could take over"}
 	second.Nodes[0].Role, second.Nodes[0].State, second.Nodes[0].Reason = "unknown", "down", "the connection broke"
 	encoder := json.NewEncoder(w)
 	for _, b := range []topology.Bulletin{first, first, second} {
@@ -150,8 +151,10 @@ func TestStatusShowsEveryMember(t *testing.T) {
 	f := startFake(t)
 	f.overview.Members[0].Companion = f.addr
 	f.overview.Members = append(f.overview.Members, failover.Member{Name: "n9", Companion: "127.0.0.1:1", Postgres: "db9:5432", NonVoter: true})
+	f.overview.Bulletin.Warnings = []string{"n2 runs as a primary, and so does n1"}
 	code, out, stderr := runHelios(t.Context(), "", "status")
 	want := `cluster 7301, epoch 4 ready, async, lease 2s, led by n2
+look: n2 runs as a primary, and so does n1
 MEMBER  HOST          ROLE     STATE    TL  LSN     RECV  REPLAY  LAG   EPOCH  LEASE  NOTE
 n1      db1:5432      primary  up       3   0/5000  -     -       -     4      1.5s
 n2      db2:5432      replica  up       3   0/4000  0     4096 B  12ms  -      -      priority 5; zone eu1a
@@ -291,9 +294,9 @@ func TestWatchTellsWhatChanges(t *testing.T) {
 		lines int
 		want  []string
 	}{
-		"for people": {"watch", 7, []string{
+		"for people": {"watch", 8, []string{
 			"epoch 4 ready, timeline 3, n1 takes writes", "n1: primary, up, at 0/5000", "n2: replica, up, lag 12ms", "w: witness, up",
-			"epoch 5 fenced, timeline 3, no node takes writes, drivers hold theirs back", "n1: unknown, down: the connection broke", "w: is no member any more",
+			"epoch 5 fenced, timeline 3, no node takes writes, drivers hold theirs back", "look: epoch 5 has nobody who could take over", "n1: unknown, down: the connection broke", "w: is no member any more",
 		}},
 		"for programs": {"watch --json", 2, []string{`"phase":"ready"`, `"phase":"fenced"`}},
 	} {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -95,6 +96,9 @@ func (w *watching) show(out io.Writer, b *topology.Bulletin, now time.Time) erro
 	if whole {
 		w.printed = now
 		lines = append([]string{bulletinLine(b)}, nodeLines(b)...)
+		for _, text := range b.Warnings {
+			lines = append(lines, lookLine(text))
+		}
 	}
 	for _, line := range lines {
 		if _, err := fmt.Fprintf(out, "%s  %s\n", now.Format("15:04:05.000"), line); err != nil {
@@ -155,6 +159,11 @@ func changes(last, b *topology.Bulletin) []string {
 	}
 	if last.Companion != b.Companion {
 		lines = append(lines, fmt.Sprintf("now told by %s, and not by %s", b.Companion, last.Companion))
+	}
+	for _, text := range b.Warnings {
+		if !slices.Contains(last.Warnings, text) {
+			lines = append(lines, lookLine(text))
+		}
 	}
 	for i := range b.Nodes {
 		n := &b.Nodes[i]
