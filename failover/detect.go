@@ -40,7 +40,7 @@ func (e *Engine) suspicion() string {
 	s := e.state
 	name, p := s.Primary, e.peer(s.Primary)
 	if e.proven(name) {
-		return fmt.Sprintf("%s is dead: %s found its ports closed", name, strings.Join(slices.Sorted(maps.Keys(p.refused)), " and "))
+		return fmt.Sprintf("%s is dead: %s found its ports closed", name, p.proof)
 	}
 	if p.heard.IsZero() {
 		if e.due(later(e.lease.until, endOf(e.since, s.Settings.Lease))) {
@@ -118,7 +118,7 @@ func (e *Engine) proven(node string) bool {
 		return p.dead
 	}
 	if len(p.refused) >= min(2, len(e.state.Members)-1) {
-		p.dead = true
+		p.dead, p.proof = true, strings.Join(slices.Sorted(maps.Keys(p.refused)), " and ")
 		e.void(node)
 		return true
 	}

@@ -54,6 +54,7 @@ type peer struct {
 	lost    bool            // the connection to it broke, and nobody got through since
 	spoke   int             // how many reports came since
 	dead    bool            // proven: nothing of it runs any more
+	proof   string          // who has proven that
 	round   uint64          // of probes
 	probed  time.Time       // when the last were sent
 	refused map[string]bool // who found both ports closed
