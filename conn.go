@@ -358,7 +358,9 @@ func (r *run) heldFrame() frame {
 	case r.conn.TxStatus() != 'I':
 		return frame{identify: s.tx != nil && s.tx.identifies(&r.q), look: r.q.counts}
 	default:
-		return r.autocommit()
+		f := r.autocommit()
+		f.whole = false // the session would be lost with its connection: nothing is sent again
+		return f
 	}
 }
 

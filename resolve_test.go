@@ -175,6 +175,19 @@ func TestRowsOfAWriteThatWasResolvedAreHandedOut(t *testing.T) {
 			s.Errorf("Resolved = %d, want 1", got)
 		}
 	})
+	t.Run("on a connection that the session holds", func(t *testing.T) {
+		play(t, 2, "resolve=all", func(s *stage) {
+			s.Handle(returning, pgfake.Row(int64(7)))
+			conn := s.session()
+			defer conn.Close()
+			s.exec(s.Context(), conn, "SET x.y = '1'")
+			s.Node(1).Inject("COMMIT", 1, cut)
+			if got := one[int](s, s.Context(), conn, returning); got != 7 {
+				s.Errorf("got %d, want 7", got)
+			}
+			s.wantTried(returning, 1)
+		})
+	})
 }
 
 func TestWithoutRetryAWriteThatWasNotCommittedIsTold(t *testing.T) {
