@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -156,6 +157,7 @@ func (e *Engine) take(in Input) {
 // think does what is to be done now, by all that is known.
 func (e *Engine) think() {
 	e.forced()
+	e.calm()
 	switch e.state.Phase {
 	case PhaseFenced:
 		e.succeed()
@@ -201,14 +203,12 @@ func (e *Engine) enter() {
 		e.race.sealed, e.race.said, e.race.asked = map[string]Sealed{}, map[string]time.Time{}, map[string]time.Time{}
 		e.gate, e.gateSince = SyncSet{}, 0
 	}
-	switch e.state.Phase {
-	case PhaseElected:
+	if e.state.Phase == PhaseElected {
 		e.race.elected = e.now
-	case PhaseReady:
-		e.over("nobody")
-		e.over("stale")
-	case PhaseForming, PhaseFenced:
 	}
+	maps.DeleteFunc(e.warned, func(about, _ string) bool {
+		return about == "nobody" || about == "stale" || strings.HasPrefix(about, "two ")
+	})
 	for _, p := range e.peers {
 		p.good = e.now // who has to find a new primary first gets the time for it
 	}
@@ -474,6 +474,14 @@ func (e *Engine) doubt(r Report) {
 	} else {
 		e.over("two " + r.Node)
 	}
+}
+
+// calm forgets about second primaries that have fallen silent.
+func (e *Engine) calm() {
+	maps.DeleteFunc(e.warned, func(about, _ string) bool {
+		name, second := strings.CutPrefix(about, "two ")
+		return second && e.now.Sub(e.peer(name).heard) > e.silence()
+	})
 }
 
 // move gives the leadership to another voter if this one is beside the primary: what ends

@@ -15,6 +15,9 @@ type LocalData struct {
 	CleanShutdown bool         // its control data says that it was shut down, not that it was running
 	CanRewind     bool         // it has checksums or wal_log_hints, so that pg_rewind works
 
+	// Forgotten says that nobody remembers whether its timeline is of a primary that was ready.
+	Forgotten bool
+
 	// Foreign says that its timeline is of a primary that never was ready (see
 	// [State.Astray]): the cluster may have given that number to another timeline since.
 	Foreign bool
@@ -57,10 +60,12 @@ func Rejoin(local LocalData, history wal.History, target wal.Timeline, systemID 
 		return RejoinPlan{RejoinQuarantine, fmt.Sprintf("the data belong to another cluster: system identifier %d, not %d", local.SystemID, systemID)}
 	case at.Timeline == 0:
 		return RejoinPlan{RejoinClone, "it is not known where the WAL ends"}
-	case at.Timeline > target && !local.Foreign:
+	case at.Timeline > target && (!local.Foreign || local.Forgotten):
 		return RejoinPlan{RejoinQuarantine, fmt.Sprintf("the data are on timeline %s, and the cluster is only on %s", at.Timeline, target)}
 	case at.Timeline > target:
 		return rewind(local, fmt.Sprintf("timeline %s never was the cluster's", at.Timeline))
+	case local.Forgotten:
+		return RejoinPlan{RejoinClone, fmt.Sprintf("it is so far behind that nobody remembers whether timeline %s was the cluster's then", at.Timeline)}
 	case local.Foreign:
 		return RejoinPlan{RejoinClone, fmt.Sprintf("timeline %s came from a primary that never was ready, and may not be the cluster's", at.Timeline)}
 	}

@@ -35,6 +35,8 @@ func TestRejoinTakesTheQuickestWayThatIsSafe(t *testing.T) {
 		"a future that the cluster does not know":  {at(4, 400), 3, RejoinQuarantine},
 		"a promotion that never was ready":         {with(at(4, 400), func(d *LocalData) { d.Foreign = true }), 3, RejoinRewind},
 		"a number that was given twice":            {with(at(3, 310), func(d *LocalData) { d.Foreign = true }), 3, RejoinClone},
+		"a future of times that nobody remembers":  {with(at(4, 400), func(d *LocalData) { d.Foreign, d.Forgotten = true, true }), 3, RejoinQuarantine},
+		"a past of times that nobody remembers":    {with(at(2, 299), func(d *LocalData) { d.Foreign, d.Forgotten = true, true }), 3, RejoinClone},
 		"the same number with another beginning":   {with(at(3, 310), func(d *LocalData) { d.History = wal.History{{Timeline: 3, LSN: 290}} }), 3, RejoinClone},
 		"an older number with another beginning":   {with(at(2, 250), func(d *LocalData) { d.History = wal.History{{Timeline: 2, LSN: 190}} }), 3, RejoinRewind},
 		"the same past":                            {with(at(3, 310), func(d *LocalData) { d.History = history }), 3, RejoinStart},

@@ -131,7 +131,7 @@ func (s *State) Member(name string) (Member, bool) {
 
 // Astray reports whether WAL that ends at p, and was last written or taken in the epoch reign,
 // is of a primary that was promoted and never was ready, and that the cluster has passed
-// over since. Its timeline then says nothing: the cluster may have given the number away
+// over since, or may be (see [State.Forgotten]). Its timeline then says nothing: the cluster may have given the number away
 // again, or never have come to it.
 func (s *State) Astray(reign Epoch, p wal.Position) bool {
 	var before wal.Timeline // of the last epoch before reign that was ready, or of the first of all
@@ -139,8 +139,8 @@ func (s *State) Astray(reign Epoch, p wal.Position) bool {
 	switch {
 	case reign == 0:
 		return false // not told
-	case len(s.History) > 0 && reign < s.History[0].Epoch:
-		return true // so long ago that nobody remembers: the safe answer
+	case s.Forgotten(reign):
+		return true // it may be
 	}
 	for _, t := range s.History {
 		if t.Epoch == 1 {
@@ -157,6 +157,11 @@ func (s *State) Astray(reign Epoch, p wal.Position) bool {
 		}
 	}
 	return later && before != 0 && p.Timeline > before
+}
+
+// Forgotten reports whether reign was so long ago that nobody knows any more what became of it.
+func (s *State) Forgotten(reign Epoch) bool {
+	return reign != 0 && len(s.History) > 0 && reign < s.History[0].Epoch
 }
 
 // forked reports whether p lies past the beginning of a later timeline of the cluster.

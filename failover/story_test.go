@@ -516,6 +516,7 @@ func mark(m *Member, word string) error {
 // itself.
 func (s *stage) step(in Input) {
 	var after []func()
+	warned := s.engine.Warnings()
 	quiet := false
 	if h, ok := in.(Heard); ok {
 		quiet = s.nodes[h.Report.Node].alive
@@ -564,6 +565,11 @@ func (s *stage) step(in Input) {
 			if !slices.Contains(s.engine.Warnings(), a.Text) {
 				s.say("and does not keep it among its warnings")
 			}
+		}
+	}
+	for _, text := range warned {
+		if !slices.Contains(s.engine.Warnings(), text) {
+			s.say("no more: %s", text)
 		}
 	}
 	for _, f := range after {

@@ -149,6 +149,7 @@ func (a *Agent) localData(d pgctl.LocalData) failover.LocalData {
 		Empty: d.Empty, SystemID: d.SystemID, Position: d.Position, History: d.History, CleanShutdown: d.CleanShutdown, CanRewind: d.CanRewind,
 	}
 	local.Foreign = a.isAstray(d.Position)
+	local.Forgotten = a.cfg.State != nil && a.cfg.State().Forgotten(a.promises.get().Taken)
 	return local
 }
 
