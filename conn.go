@@ -358,9 +358,7 @@ func (r *run) heldFrame() frame {
 	case r.conn.TxStatus() != 'I':
 		return frame{identify: s.tx != nil && s.tx.identifies(&r.q), look: r.q.counts}
 	default:
-		f := r.autocommit()
-		f.whole = false // the session would be lost with its connection: nothing is sent again
-		return f
+		return r.autocommit()
 	}
 }
 

@@ -2,6 +2,7 @@ package helios
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"strings"
 	"testing"
@@ -14,6 +15,9 @@ import (
 )
 
 const returning = "INSERT INTO t VALUES (1) RETURNING id"
+
+// shutDown is the answer of a server that is shut down.
+var shutDown = pgfake.Fault{Err: &pgfake.Error{Severity: "FATAL", Code: codeAdminShutdown, Message: "terminating connection due to administrator command"}}
 
 // cut executes and answers nothing.
 var cut = pgfake.Fault{Then: pgfake.Cut}
@@ -165,23 +169,34 @@ func TestAReadLetsAMomentPassBeforeItIsSentForTheLastTime(t *testing.T) {
 	})
 }
 
+// numbers is an answer of n rows.
+func numbers(n int) pgfake.Reply {
+	reply := pgfake.Reply{Columns: []pgfake.Column{{Name: "v", OID: 20}}}
+	for i := range n {
+		reply.Rows = append(reply.Rows, []any{i})
+	}
+	return reply
+}
+
+// readAll reads rows as far as they come, and counts them.
+func (s *stage) readAll(text string) (rows *sql.Rows, n int) {
+	s.Helper()
+	rows, err := s.db.Query(text)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for rows.Next() {
+		n++
+	}
+	return rows, n
+}
+
 func TestRowsThatWereHandedOutAreNotAskedForAgain(t *testing.T) {
 	play(t, 2, rare, func(s *stage) {
 		const read = "SELECT v FROM many"
-		reply := pgfake.Reply{Columns: []pgfake.Column{{Name: "v", OID: 20}}}
-		for i := range 10_000 {
-			reply.Rows = append(reply.Rows, []any{i})
-		}
-		s.Handle(read, reply)
+		s.Handle(read, numbers(10_000))
 		s.Node(2).Inject(read, 1, pgfake.Fault{CutAfter: 20_000})
-		rows, err := s.db.Query(read)
-		if err != nil {
-			s.Fatal(err)
-		}
-		n := 0
-		for rows.Next() {
-			n++
-		}
+		rows, n := s.readAll(read)
 		if rows.Err() == nil || n == 0 || n >= 10_000 {
 			s.Errorf("%d rows, then %v, want some rows and an error", n, rows.Err())
 		}
@@ -218,14 +233,13 @@ func TestAStatementOfATransactionIsNeverSentAgain(t *testing.T) {
 }
 
 func TestAShutdownAsTheAnswerMeansNotExecuted(t *testing.T) {
-	fatal := pgfake.Fault{Err: &pgfake.Error{Severity: "FATAL", Code: codeAdminShutdown, Message: "terminating connection due to administrator command"}}
 	for _, text := range []string{insert, returning} {
 		t.Run("retry=safe "+text, func(t *testing.T) {
 			play(t, 1, rare, func(s *stage) {
 				s.Handle(returning, pgfake.Row(int64(7)))
 				s.exec(s.Context(), s.db, text)
 				s.ResetLog()
-				s.Node(1).Inject(text, 1, fatal)
+				s.Node(1).Inject(text, 1, shutDown)
 				s.exec(s.Context(), s.db, text)
 				s.wantTried(text, 2)
 				s.wantExecuted(text, "n1")
@@ -234,7 +248,7 @@ func TestAShutdownAsTheAnswerMeansNotExecuted(t *testing.T) {
 		t.Run("retry=off "+text, func(t *testing.T) {
 			play(t, 1, rare+"&retry=off", func(s *stage) {
 				s.Handle(returning, pgfake.Row(int64(7)))
-				s.Node(1).Inject(text, 1, fatal)
+				s.Node(1).Inject(text, 1, shutDown)
 				_, err := s.db.Exec(text)
 				s.wantError("Exec", err, ErrNotCommitted)
 				if !SafeToRetry(err) {
@@ -251,7 +265,7 @@ func TestAShutdownAsTheAnswerMeansNotExecuted(t *testing.T) {
 				s.Fatal(err)
 			}
 			s.exec(s.Context(), tx, insert)
-			s.Node(1).Inject("COMMIT", 1, fatal)
+			s.Node(1).Inject("COMMIT", 1, shutDown)
 			s.wantError("Commit", tx.Commit(), ErrNotCommitted)
 			s.wantTried(insert, 1)
 		})
@@ -261,8 +275,7 @@ func TestAShutdownAsTheAnswerMeansNotExecuted(t *testing.T) {
 // A server that is shut down sends the rows of a statement with its last words, before
 // the commit.
 func TestRowsOfAWriteAreHandedOutOnceItIsCommitted(t *testing.T) {
-	fatal := pgfake.Fault{Err: &pgfake.Error{Severity: "FATAL", Code: codeAdminShutdown, Message: "terminating connection due to administrator command"}}
-	for name, fault := range map[string]pgfake.Fault{"shut down": fatal, "not executed": unexecuted} {
+	for name, fault := range map[string]pgfake.Fault{"shut down": shutDown, "not executed": unexecuted} {
 		t.Run(name, func(t *testing.T) {
 			play(t, 1, rare+"&resolve=all", func(s *stage) {
 				s.Handle(returning, pgfake.Row(int64(7)))
@@ -299,21 +312,10 @@ func TestRowsOfAWriteAreHandedOutOnceItIsCommitted(t *testing.T) {
 // A long answer is not kept until the commit.
 func TestRowsOfALongAnswerComeAsTheServerSendsThem(t *testing.T) {
 	play(t, 1, rare, func(s *stage) {
-		reply := pgfake.Reply{Columns: []pgfake.Column{{Name: "v", OID: 20}}}
-		for i := range 10_000 {
-			reply.Rows = append(reply.Rows, []any{i})
-		}
-		s.Handle(returning, reply)
+		s.Handle(returning, numbers(10_000))
 		for _, cut := range []int{0, 100_000} {
 			s.Node(1).Inject(returning, 1, pgfake.Fault{CutAfter: cut})
-			rows, err := s.db.Query(returning)
-			if err != nil {
-				s.Fatal(err)
-			}
-			n := 0
-			for rows.Next() {
-				n++
-			}
+			rows, n := s.readAll(returning)
 			if (cut == 0) != (n == 10_000) || (cut == 0) != (rows.Err() == nil) || n == 0 {
 				s.Errorf("cut after %d bytes: %d rows, then %v", cut, n, rows.Err())
 			}

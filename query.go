@@ -42,6 +42,12 @@ func (q *query) writes() bool {
 	return (q.stmt.Class != router.Read || q.learned) && !q.readOnlyTx
 }
 
+// atomic reports whether the statement writes, and commits at its end or not at all. A read
+// that a standby has refused writes, whatever its class.
+func (q *query) atomic() bool {
+	return q.writes() && q.stmt.Class <= router.Write && q.stmt.Count <= 1
+}
+
 // begins reports whether the statement may change data or state, or, where it
 // should wait with that on a hold, whether it begins a transaction that may.
 func (q *query) begins(hold bool) bool { return q.writes() || hold && q.writingTx }

@@ -106,7 +106,9 @@ func (r *run) attempt(ctx context.Context, t *tries) (pool.Event, error) {
 	if tx := r.session.tx; tx != nil {
 		return r.send(ctx, tx.opening(r))
 	}
-	return r.send(ctx, r.autocommit())
+	f := r.autocommit()
+	f.whole = !r.place.replica && r.q.atomic() // it may be sent again, as long as nobody has seen its rows
+	return r.send(ctx, f)
 }
 
 // held reports whether companions have begun to have writes wait while the
@@ -145,13 +147,12 @@ func (r *run) autocommit() frame {
 	}
 	config := r.session.cluster.config
 	eager, all := config.LSN == LSNEager, config.Resolve == ResolveAll
-	atomic := q.stmt.Class <= router.Write && q.stmt.Count <= 1 // a read that a standby has refused is none
 	if !eager && !all || r.place.node != r.session.cluster.routes.Load().primary {
-		return frame{whole: atomic}
+		return frame{}
 	}
 	switch {
-	case atomic:
-		return frame{begin: "BEGIN", identify: all, durability: eager && q.stmt.SetsLocal, end: pool.HelperCommit, committed: eager, whole: true}
+	case q.atomic():
+		return frame{begin: "BEGIN", identify: all, durability: eager && q.stmt.SetsLocal, end: pool.HelperCommit, committed: eager}
 	case !eager:
 		return frame{}
 	case q.stmt.TxControl:

@@ -39,21 +39,28 @@ func (in *inbox) empty() bool { return in.rp == in.wp }
 // deadline passes is kept.
 func (in *inbox) next() (kind byte, body []byte, err error) {
 	for {
-		need := headerSize
-		if have := in.buf[in.rp:in.wp]; len(have) >= headerSize {
-			length := int(binary.BigEndian.Uint32(have[1:headerSize])) // counts itself
-			if length < 4 || length > longestBody {
-				return 0, nil, fmt.Errorf("the server sent a message of %d bytes", length)
-			}
-			if need = 1 + length; len(have) >= need {
-				in.rp += need
-				return have[0], have[headerSize:need:need], nil
-			}
+		have := in.buf[in.rp:in.wp]
+		need := messageSize(have)
+		switch {
+		case need < headerSize || need > 1+longestBody:
+			return 0, nil, fmt.Errorf("the server sent a message of %d bytes", need-1)
+		case len(have) >= need:
+			in.rp += need
+			return have[0], have[headerSize:need:need], nil
 		}
 		if err := in.fill(need); err != nil {
 			return 0, nil, err
 		}
 	}
+}
+
+// messageSize returns how many bytes the message has that begins with have: as many as its
+// head, while that is not whole.
+func messageSize(have []byte) int {
+	if len(have) < headerSize {
+		return headerSize
+	}
+	return 1 + int(binary.BigEndian.Uint32(have[1:headerSize])) // the length counts itself
 }
 
 // unread puts the message that next has handed out last back in front of what waits.
@@ -73,10 +80,7 @@ const (
 func (in *inbox) ahead(statements, limit int) foresight {
 	for at := 0; ; { // counted from rp, which moves when the buffer does
 		have := in.buf[in.rp+at : in.wp]
-		need := headerSize
-		if len(have) >= headerSize {
-			need = 1 + int(binary.BigEndian.Uint32(have[1:headerSize]))
-		}
+		need := messageSize(have)
 		switch {
 		case at+need > limit:
 			return unforeseen
