@@ -1,10 +1,8 @@
 package failover
 
 import (
-	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -59,6 +57,7 @@ type peer struct {
 	round   uint64          // of probes
 	probed  time.Time       // when the last were sent
 	refused map[string]bool // who found both ports closed
+	second  string          // what was said of it as a second primary; "" if it is none
 }
 
 // A lease is the one that may be out there. There is never more than one.
@@ -206,11 +205,12 @@ func (e *Engine) enter() {
 	if e.state.Phase == PhaseElected {
 		e.race.elected = e.now
 	}
-	maps.DeleteFunc(e.warned, func(about, _ string) bool {
-		return about == "nobody" || about == "stale" || strings.HasPrefix(about, "two ")
-	})
+	for _, about := range []string{"suspect", "nobody", "stale"} {
+		e.over(about)
+	}
 	for _, p := range e.peers {
 		p.good = e.now // who has to find a new primary first gets the time for it
+		p.second = ""
 	}
 }
 
@@ -317,12 +317,13 @@ func (e *Engine) over(about string) { delete(e.warned, about) }
 func (e *Engine) Warnings() []string {
 	var texts []string
 	for about, text := range e.warned {
-		ready := e.state.Phase == PhaseReady
-		name, second := strings.CutPrefix(about, "two ")
-		_, is := e.state.Member(name)
-		switch {
-		case second && is, about == "suspect" && ready, (about == "nobody" || about == "stale") && !ready:
+		if about != "refused" {
 			texts = append(texts, text)
+		}
+	}
+	for _, p := range e.peers {
+		if p.second != "" {
+			texts = append(texts, p.second)
 		}
 	}
 	slices.Sort(texts)
@@ -468,20 +469,24 @@ func (e *Engine) void(node string) {
 
 // doubt warns of a second primary.
 func (e *Engine) doubt(r Report) {
-	s := e.state
-	if s.Phase == PhaseReady && r.Primary && r.Postgres == ServerUp && r.Epoch == s.Epoch && r.Node != s.Primary {
-		e.warn("two "+r.Node, r.Node+" runs as a primary, and so does "+s.Primary)
-	} else {
-		e.over("two " + r.Node)
+	s, p := e.state, e.peer(r.Node)
+	is := s.Phase == PhaseReady && r.Primary && r.Postgres == ServerUp && r.Epoch == s.Epoch && r.Node != s.Primary
+	switch {
+	case !is:
+		p.second = ""
+	case p.second == "":
+		p.second = r.Node + " runs as a primary, and so does " + s.Primary
+		e.out = append(e.out, Warn{p.second})
 	}
 }
 
 // calm forgets about second primaries that have fallen silent.
 func (e *Engine) calm() {
-	maps.DeleteFunc(e.warned, func(about, _ string) bool {
-		name, second := strings.CutPrefix(about, "two ")
-		return second && e.now.Sub(e.peer(name).heard) > e.silence()
-	})
+	for _, p := range e.peers {
+		if e.now.Sub(p.heard) > e.silence() {
+			p.second = ""
+		}
+	}
 }
 
 // move gives the leadership to another voter if this one is beside the primary: what ends

@@ -131,8 +131,8 @@ func (s *State) Member(name string) (Member, bool) {
 
 // Astray reports whether WAL that ends at p, and was last written or taken in the epoch reign,
 // is of a primary that was promoted and never was ready, and that the cluster has passed
-// over since, or may be (see [State.Forgotten]). Its timeline then says nothing: the cluster may have given the number away
-// again, or never have come to it.
+// over since, or may be (see [State.Forgotten]). Its timeline then says nothing: the cluster
+// may have given the number away again, or never have come to it.
 func (s *State) Astray(reign Epoch, p wal.Position) bool {
 	var before wal.Timeline // of the last epoch before reign that was ready, or of the first of all
 	later := false
