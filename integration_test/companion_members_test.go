@@ -133,14 +133,10 @@ func TestTwoNodesCrashAtOnce(t *testing.T) {
 			both := func(do ...func(*companions.Node) error) func(*companions.Node) error {
 				return func(n *companions.Node) error {
 					for _, do := range do {
-						if err := do(n); err != nil {
-							return err
-						}
-						if n == other {
-							continue
-						}
-						if err := do(other); err != nil {
-							return err
+						for _, n := range slices.Compact([]*companions.Node{n, other}) {
+							if err := do(n); err != nil {
+								return err
+							}
 						}
 					}
 					return nil

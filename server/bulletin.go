@@ -88,17 +88,15 @@ func (e *editor) note(s *failover.State, warnings []string, in failover.Input) {
 		return
 	}
 	e.seq++
-	b := e.compose(s, time.Now())
-	b.Warnings = warnings
-	e.s.board.post(b)
+	e.s.board.post(e.compose(s, warnings, time.Now()))
 }
 
 // compose writes the bulletin of this moment.
-func (e *editor) compose(s *failover.State, now time.Time) *topology.Bulletin {
+func (e *editor) compose(s *failover.State, warnings []string, now time.Time) *topology.Bulletin {
 	b := &topology.Bulletin{
 		SystemID: s.SystemID, Epoch: uint64(s.Epoch), Phase: string(s.Phase),
 		Hold:     s.Phase == failover.PhaseFenced || s.Phase == failover.PhaseElected,
-		Timeline: s.Timeline, History: historyOf(s),
+		Timeline: s.Timeline, History: historyOf(s), Warnings: warnings,
 		Companion: e.s.cfg.Self.Name, Term: e.s.log.Term(), Seq: e.seq,
 	}
 	if s.Phase == failover.PhaseReady {

@@ -257,6 +257,13 @@ func atMostMinutes(lease time.Duration) error {
 	return nil
 }
 
+// order has a companion carry out an order.
+func (c *troupe) order(at string, o api.Order) error {
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	defer cancel()
+	return c.members[at].Do(ctx, o)
+}
+
 // await waits, in fake time, until a condition holds.
 func (c *troupe) await(what string, ok func() bool) time.Duration {
 	c.t.Helper()
@@ -310,9 +317,7 @@ func TestWarningsReachEveryCompanion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newTroupe(t, "n1", "n2", "n3")
 		c.await("n1 is primary of three", c.ready("n3", "n1"))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		if err := c.members["n2"].Do(ctx, api.Order{Settings: &api.SettingsPatch{AutoFailover: new(false)}}); err != nil {
+		if err := c.order("n2", api.Order{Settings: &api.SettingsPatch{AutoFailover: new(false)}}); err != nil {
 			t.Fatal(err)
 		}
 		warned := func(name string) bool {
@@ -330,7 +335,7 @@ func TestWarningsReachEveryCompanion(t *testing.T) {
 		for name := range c.members {
 			c.await(name+" warns", func() bool { return warned(name) })
 		}
-		if err := c.members["n3"].Do(ctx, api.Order{Promote: "n2"}); err != nil {
+		if err := c.order("n3", api.Order{Promote: "n2"}); err != nil {
 			t.Fatal(err)
 		}
 		for name := range c.members {
@@ -365,18 +370,16 @@ func TestASwitchoverIsOrderedAtAnyCompanion(t *testing.T) {
 		c := newTroupe(t, "n1", "n2", "n3")
 		c.await("n1 is primary of three", c.ready("n3", "n1"))
 		time.Sleep(3 * time.Second)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
 		for _, at := range []string{"n1", "n2", "n3"} {
 			from := c.members[at].State().Primary
 			to := map[string]string{"n1": "n2", "n2": "n3", "n3": "n1"}[from]
-			if err := c.members[at].Do(ctx, api.Order{Switchover: &api.Switchover{To: to}}); err != nil {
+			if err := c.order(at, api.Order{Switchover: &api.Switchover{To: to}}); err != nil {
 				t.Fatalf("switchover from %s to %s, ordered at %s: %v", from, to, at, err)
 			}
 			c.await(to+" is primary", c.ready("n2", to))
 			time.Sleep(3 * time.Second)
 		}
-		err := c.members["n2"].Do(ctx, api.Order{Switchover: &api.Switchover{To: "n1"}})
+		err := c.order("n2", api.Order{Switchover: &api.Switchover{To: "n1"}})
 		if refusal, ok := errors.AsType[*api.Error](err); !ok || refusal.Code != api.CodeRefused {
 			t.Errorf("switchover to the primary: %v, want it refused", err)
 		}
@@ -387,10 +390,8 @@ func TestALeaseThatDoesNotGoWithTheConfigurationIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newTroupe(t, "n1", "n2", "n3")
 		c.await("n1 is primary of three", c.ready("n3", "n1"))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
 		order := func(lease time.Duration) error {
-			return c.members["n2"].Do(ctx, api.Order{Settings: &api.SettingsPatch{Lease: new(api.Duration(lease))}})
+			return c.order("n2", api.Order{Settings: &api.SettingsPatch{Lease: new(api.Duration(lease))}})
 		}
 		err := order(time.Hour)
 		if refusal, ok := errors.AsType[*api.Error](err); !ok || refusal.Code != api.CodeRefused || !strings.Contains(refusal.Message, "less than an hour") {

@@ -38,7 +38,7 @@ type conductor struct {
 	callers *callers
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 	logger  *slog.Logger
-	tell    func(*failover.State, []string, failover.Input) // is told of everything the engine was told, by one goroutine
+	tell    func(s *failover.State, warnings []string, in failover.Input) // is told of everything the engine was told, by one goroutine
 
 	inputs  chan failover.Input
 	deposed chan struct{}  // holds one: this companion leads no longer

@@ -95,9 +95,8 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (*compan
 		}
 	}
 	c.server = New(Config{
-		Self: cfg.Member(), Join: cfg.Join, Settings: cfg.Settings, Interval: cfg.LagMonitorInterval,
-		CheckLease: cfg.CheckLease,
-		TLS:        w.serve, PeerTLS: w.dial, Insecure: cfg.Insecure, Token: w.token, ReadToken: w.readToken, LagThreshold: cfg.LagThreshold, Metrics: w.metrics, Log: w.log,
+		Self: cfg.Member(), Join: cfg.Join, Settings: cfg.Settings, Interval: cfg.LagMonitorInterval, CheckLease: cfg.CheckLease,
+		TLS: w.serve, PeerTLS: w.dial, Insecure: cfg.Insecure, Token: w.token, ReadToken: w.readToken, LagThreshold: cfg.LagThreshold, Metrics: w.metrics, Log: w.log,
 	}, listeners, c.log, node)
 	return c, nil
 }

@@ -108,8 +108,8 @@ func servingVerdict(o *api.Overview) error {
 // writeStatus writes a line about the cluster and one for each member.
 func writeStatus(w io.Writer, o *api.Overview, seen map[string]api.Health) error {
 	fmt.Fprintln(w, headline(o))
-	for _, text := range warningsOf(o.Bulletin) {
-		fmt.Fprintln(w, lookLine(text))
+	for _, line := range warningLines(o.Bulletin) {
+		fmt.Fprintln(w, line)
 	}
 	t := newTable("MEMBER", "HOST", "ROLE", "STATE", "TL", "LSN", "RECV", "REPLAY", "LAG", "EPOCH", "LEASE", "NOTE")
 	for _, m := range o.Members {
@@ -148,16 +148,17 @@ func headline(o *api.Overview) string {
 	return strings.Join(parts, ", ")
 }
 
-// warningsOf returns what a bulletin says that people should look at.
-func warningsOf(b *topology.Bulletin) []string {
+// warningLines is what a bulletin, if there is one, says that people should look at.
+func warningLines(b *topology.Bulletin) []string {
 	if b == nil {
 		return nil
 	}
-	return b.Warnings
+	var lines []string
+	for _, text := range b.Warnings {
+		lines = append(lines, "look: "+text)
+	}
+	return lines
 }
-
-// lookLine is how a warning is printed.
-func lookLine(warning string) string { return "look: " + warning }
 
 // modeOf says what commits wait for.
 func modeOf(o *api.Overview) string {

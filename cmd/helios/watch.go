@@ -95,10 +95,7 @@ func (w *watching) show(out io.Writer, b *topology.Bulletin, now time.Time) erro
 	lines := changes(last, b)
 	if whole {
 		w.printed = now
-		lines = append([]string{bulletinLine(b)}, nodeLines(b)...)
-		for _, text := range b.Warnings {
-			lines = append(lines, lookLine(text))
-		}
+		lines = slices.Concat([]string{bulletinLine(b)}, nodeLines(b), warningLines(b))
 	}
 	for _, line := range lines {
 		if _, err := fmt.Fprintf(out, "%s  %s\n", now.Format("15:04:05.000"), line); err != nil {
@@ -160,9 +157,10 @@ func changes(last, b *topology.Bulletin) []string {
 	if last.Companion != b.Companion {
 		lines = append(lines, fmt.Sprintf("now told by %s, and not by %s", b.Companion, last.Companion))
 	}
-	for _, text := range b.Warnings {
-		if !slices.Contains(last.Warnings, text) {
-			lines = append(lines, lookLine(text))
+	old := warningLines(last)
+	for _, line := range warningLines(b) {
+		if !slices.Contains(old, line) {
+			lines = append(lines, line)
 		}
 	}
 	for i := range b.Nodes {

@@ -380,13 +380,13 @@ func sealEarly(t *testing.T) (m *team, epoch failover.Epoch, short failover.Seal
 	return m, epoch, m.seal(n2, epoch)
 }
 
-// promoteWith makes n the primary, with all that another has that was sealed.
-func (m *team) promoteWith(n *testNode, epoch failover.Epoch, full failover.Sealed) {
+// promoteWith makes n the primary, with all that from has, which was sealed.
+func (m *team) promoteWith(n *testNode, epoch failover.Epoch, from *testNode, full failover.Sealed) {
 	m.t.Helper()
 	m.elect(n, async)
 	n.blank.Store(true) // its own part of the log tells nothing, nor who the others are
 	defer n.blank.Store(false)
-	done := m.promote(n, failover.Promote{Epoch: epoch, Until: full.Position, Fetch: []failover.Member{m.nodes[slices.IndexFunc(m.nodes, func(n *testNode) bool { return n.cfg.Name == full.Node })].member}})
+	done := m.promote(n, failover.Promote{Epoch: epoch, Until: full.Position, Fetch: []failover.Member{from.member}})
 	if done.SwitchLSN < full.Position.LSN {
 		m.t.Errorf("the new timeline begins at %s, want not before %s", done.SwitchLSN, full.Position)
 	}
@@ -441,7 +441,7 @@ func TestWhatIsMissingIsFetchedBeforeAPromotion(t *testing.T) {
 	if short.Position.LSN >= full.Position.LSN {
 		t.Fatalf("n2 is at %s and n3 at %s, want less", short.Position, full.Position)
 	}
-	m.promoteWith(n2, epoch, full)
+	m.promoteWith(n2, epoch, n3, full)
 	n2.exec("INSERT INTO t VALUES (0)")
 	await(t, "n3 streams", func() bool { return n3.Report().Streaming })
 	m.cut("n1", false)
@@ -462,7 +462,7 @@ func TestWhatACrashedPrimaryHadIsFetchedFromItsCompanion(t *testing.T) {
 	if !full.Relayed || full.Position.LSN <= short.Position.LSN {
 		t.Fatalf("n1 is at %+v, want it behind %s, and at its companion", full, short.Position)
 	}
-	m.promoteWith(n2, epoch, full)
+	m.promoteWith(n2, epoch, n1, full)
 	m.cut("n1", false)
 	await(t, "n1 streams", func() bool { return n1.Report().Streaming })
 	await(t, "n3 streams", func() bool { return n3.Report().Streaming })

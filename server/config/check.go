@@ -63,7 +63,7 @@ func onlyHere(host string) bool {
 
 // Check returns everything that cannot be, each with the key and what to do.
 func (c *Config) Check() error {
-	return errors.Join(c.checkNode(), c.checkAddresses(), c.checkTransport(), c.checkTuning(), c.Settings.Check(), c.checkLease())
+	return errors.Join(c.checkNode(), c.checkAddresses(), c.checkTransport(), c.checkTuning(), c.Settings.Check(), c.checkOwnLease())
 }
 
 // checkNode is about who the node is.
@@ -174,8 +174,8 @@ func (c *Config) checkTuning() error {
 	return nil
 }
 
-// checkLease compares the lease with what the node does within it.
-func (c *Config) checkLease() error {
+// checkOwnLease compares the lease that is configured with what the node does within it.
+func (c *Config) checkOwnLease() error {
 	if !c.founds() {
 		return c.checkHealth(c.Settings.Lease)
 	}
