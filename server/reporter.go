@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/internal/beat"
 )
 
 // fastest is how often a standby that moves reports: lag and read-your-writes
@@ -63,18 +64,19 @@ func (r *reporter) await(ctx context.Context, changed <-chan struct{}, d time.Du
 	}
 }
 
-// interval is how long to wait before the next report.
+// interval is how long to wait before the next report. All but a primary that waits for its
+// lease report together with what else a node does from time to time.
 func (r *reporter) interval() time.Duration {
 	lease := r.s.log.State().Settings.Lease
 	switch {
 	case r.last.WantsLease && r.s.node.LeaseRemaining() <= 0:
 		return hasty
 	case r.last.WantsLease && lease > 0:
-		return lease / 5
+		return beat.Next(lease / 5)
 	case r.last.Postgres == failover.ServerUp && !r.last.Primary && r.s.node.Picture().ReplayLSN != r.last.ReplayLSN:
-		return min(fastest, r.s.cfg.Interval)
+		return beat.Next(min(fastest, r.s.cfg.Interval))
 	}
-	return r.s.cfg.Interval
+	return beat.Next(r.s.cfg.Interval)
 }
 
 // once sends one report, and gives up when the node has changed meanwhile. It

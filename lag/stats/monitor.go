@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/heliosdb/helios/internal/beat"
 	"github.com/heliosdb/helios/lag"
 	"github.com/heliosdb/helios/wal"
 )
@@ -57,12 +58,13 @@ func NewMonitor(interval time.Duration) *Monitor {
 // Run observes each interval, until ctx ends, and returns why it ended. observe must not wait for
 // the nodes: it says what is known.
 func (m *Monitor) Run(ctx context.Context, observe func(now time.Time) Observation) error {
-	tick := time.NewTicker(m.interval)
+	tick := time.NewTimer(beat.Next(m.interval))
 	defer tick.Stop()
 	for {
 		m.Add(observe(time.Now()))
 		select {
 		case <-tick.C:
+			tick.Reset(beat.Next(m.interval))
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

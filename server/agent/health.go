@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/internal/beat"
 	"github.com/heliosdb/helios/wal"
 )
 
@@ -111,7 +112,7 @@ func (a *Agent) watchHealth(ctx context.Context) {
 		case <-next.C:
 		case <-a.look:
 		}
-		wait := a.cfg.HealthInterval
+		hurry := false
 		if a.pg.Running() {
 			asked := a.clock()
 			answered := a.probe(ctx)
@@ -121,10 +122,14 @@ func (a *Agent) watchHealth(ctx context.Context) {
 			case s.after(answered, a.relay.Replicator().Position(), asked, now) && over:
 				a.hung(ctx)
 			case !answered:
-				wait = min(wait, suspiciousInterval)
+				hurry = true
 			}
 		} else {
 			s.silent, g = 0, grace{}
+		}
+		wait := beat.Next(a.cfg.HealthInterval)
+		if hurry {
+			wait = min(wait, suspiciousInterval)
 		}
 		next.Reset(wait)
 	}

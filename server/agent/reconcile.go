@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/internal/beat"
 	"github.com/heliosdb/helios/wal"
 )
 
@@ -18,7 +19,7 @@ const reconcileInterval = time.Second
 // reconcile takes the server step by step to where the newest assignment wants
 // it, until ctx ends.
 func (a *Agent) reconcile(ctx context.Context) {
-	tick := time.NewTicker(reconcileInterval)
+	tick := time.NewTimer(beat.Next(reconcileInterval))
 	defer tick.Stop()
 	var last failure
 	for {
@@ -27,6 +28,7 @@ func (a *Agent) reconcile(ctx context.Context) {
 			return
 		case <-a.wake:
 		case <-tick.C:
+			tick.Reset(beat.Next(reconcileInterval))
 		}
 		began := a.clock()
 		did, err := a.step(ctx, &last)

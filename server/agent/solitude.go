@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/internal/beat"
 )
 
 // Around is what a companion has heard when it asked all others at once.
@@ -72,7 +73,7 @@ func (a *Agent) watchLease(ctx context.Context) {
 		return
 	}
 	var alone solitude
-	next := time.NewTimer(askAroundInterval)
+	next := time.NewTimer(beat.Next(askAroundInterval))
 	defer next.Stop()
 	for {
 		select {
@@ -82,12 +83,15 @@ func (a *Agent) watchLease(ctx context.Context) {
 		}
 		if a.lacksLease() {
 			a.askAround(ctx, &alone)
-			next.Reset(askAroundInterval)
+			next.Reset(beat.Next(askAroundInterval))
 		} else {
 			alone = solitude{}
 			a.judge("", a.clock())
-			// A lease that is there lasts for so long at least; who has none is no primary.
-			next.Reset(max(askAroundInterval, min(a.LeaseRemaining(), time.Second)))
+			every := askAroundInterval
+			if a.LeaseRemaining() >= time.Second { // it lasts for so long at least; who has none is no primary
+				every = time.Second
+			}
+			next.Reset(beat.Next(every))
 		}
 	}
 }

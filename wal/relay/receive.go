@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/heliosdb/helios/internal/beat"
 	"github.com/heliosdb/helios/internal/replication"
 	"github.com/heliosdb/helios/wal"
 )
@@ -140,7 +141,8 @@ const lastRead = time.Second
 // answer tells the source how far the relay is: at once when that changes or it
 // asks, and each second.
 func (in *receiver) answer(ctx context.Context) {
-	tick := time.NewTicker(min(time.Second, in.r.cfg.SourceTimeout/3))
+	every := min(time.Second, in.r.cfg.SourceTimeout/3)
+	tick := time.NewTimer(beat.Next(every))
 	defer tick.Stop()
 	var told told
 	for {
@@ -153,6 +155,7 @@ func (in *receiver) answer(ctx context.Context) {
 		case <-in.reply:
 			asked = true
 		case <-tick.C:
+			tick.Reset(beat.Next(every))
 			if in.silentFor() > in.r.cfg.SourceTimeout {
 				in.r.log.WarnContext(ctx, "the source is silent", "from", addr(in.c.cfg), "for", in.silentFor().Round(time.Millisecond))
 				in.c.client.Close() //nolint:errcheck // ends the read

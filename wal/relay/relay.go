@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/heliosdb/helios/internal/beat"
 	"github.com/heliosdb/helios/internal/replication"
 	"github.com/heliosdb/helios/internal/walfile"
 	"github.com/heliosdb/helios/wal"
@@ -277,13 +278,15 @@ func (r *Relay) Status() Status {
 // watchSource turns subscribers away while there has been no source for too
 // long, and lets them in again.
 func (r *Relay) watchSource(ctx context.Context) {
-	tick := time.NewTicker(min(time.Second, r.cfg.OrphanTimeout/4+time.Millisecond))
+	every := min(time.Second, r.cfg.OrphanTimeout/4+time.Millisecond)
+	tick := time.NewTimer(beat.Next(every))
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Reset(beat.Next(every))
 		}
 		src := r.source.Load()
 		orphaned := src.missing(time.Now()) > r.cfg.OrphanTimeout

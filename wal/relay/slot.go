@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/heliosdb/helios/internal/beat"
 	"github.com/heliosdb/helios/wal"
 )
 
@@ -24,7 +25,7 @@ func (r *Relay) keepSlot(ctx context.Context) {
 	if r.cfg.Slot == "" {
 		return
 	}
-	tick := time.NewTicker(slotEvery)
+	tick := time.NewTimer(beat.Next(slotEvery))
 	defer tick.Stop()
 	k := &slotKeeper{r: r}
 	defer k.leave()
@@ -38,6 +39,7 @@ func (r *Relay) keepSlot(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Reset(beat.Next(slotEvery))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/heliosdb/helios/internal/beat"
 	"github.com/heliosdb/helios/wal"
 )
 
@@ -200,13 +201,14 @@ const slotsEvery = 2 * time.Second
 
 // saveSlots saves the slots now and then, until ctx ends.
 func (r *Relay) saveSlots(ctx context.Context) {
-	tick := time.NewTicker(slotsEvery)
+	tick := time.NewTimer(beat.Next(slotsEvery))
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Reset(beat.Next(slotsEvery))
 		}
 		if err := r.slots.keep(); err != nil {
 			r.log.ErrorContext(ctx, "the slots cannot be saved", "dir", r.cfg.SpoolDir, "error", err)
