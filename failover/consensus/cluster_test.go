@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,19 +21,79 @@ import (
 type cluster struct {
 	t       *testing.T
 	members map[string]*member
+	watched bool // the members send on their wires
 }
 
 type member struct {
 	*consensus.Node
 	name, addr, dir string
 	transport       *raft.InmemTransport
+	wire            *wire
 	apart           bool
+}
+
+// A wire is a node's way to the others. All that is sent on it is seen, and may be lost.
+type wire struct {
+	*raft.InmemTransport
+	mu   sync.Mutex
+	lose func(to raft.ServerID, m *raft.AppendEntriesRequest) bool // guarded by mu; nil loses nothing
+}
+
+var errLost = errors.New("lost on the way")
+
+func (w *wire) AppendEntries(id raft.ServerID, addr raft.ServerAddress, m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if w.loses(id, m) {
+		return errLost
+	}
+	return w.InmemTransport.AppendEntries(id, addr, m, resp)
+}
+
+func (w *wire) AppendEntriesPipeline(id raft.ServerID, addr raft.ServerAddress) (raft.AppendPipeline, error) {
+	p, err := w.InmemTransport.AppendEntriesPipeline(id, addr)
+	return &pipeline{p, w, id}, err
+}
+
+type pipeline struct {
+	raft.AppendPipeline
+	wire *wire
+	to   raft.ServerID
+}
+
+func (p *pipeline) AppendEntries(m *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if p.wire.loses(p.to, m) {
+		return nil, errLost
+	}
+	return p.AppendPipeline.AppendEntries(m, resp)
+}
+
+func (w *wire) loses(to raft.ServerID, m *raft.AppendEntriesRequest) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lose != nil && w.lose(to, m)
+}
+
+// onEach has lose see all that is sent from now on, and decide.
+func (w *wire) onEach(lose func(to raft.ServerID, m *raft.AppendEntriesRequest) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lose = lose
 }
 
 // newCluster returns a cluster of the voters named, the first of which founded it.
 func newCluster(t *testing.T, names ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, members: map[string]*member{}}
+	return found(&cluster{t: t, members: map[string]*member{}}, names)
+}
+
+// newWatched returns one whose members send on wires.
+func newWatched(t *testing.T, names ...string) *cluster {
+	t.Helper()
+	return found(&cluster{t: t, members: map[string]*member{}, watched: true}, names)
+}
+
+func found(c *cluster, names []string) *cluster {
+	t := c.t
+	t.Helper()
 	t.Cleanup(func() {
 		for _, m := range c.members {
 			ok(t, m.Close())
@@ -63,8 +124,13 @@ func (c *cluster) openAt(name, addr string) *member {
 		m.dir = filepath.Join(c.t.TempDir(), name)
 	}
 	_, m.transport = raft.NewInmemTransportWithTimeout(raft.ServerAddress(addr), time.Second)
+	m.wire = &wire{InmemTransport: m.transport}
+	var way raft.Transport = m.transport
+	if c.watched {
+		way = m.wire
+	}
 	var err error
-	m.Node, err = consensus.Open(consensus.Config{Name: name, Dir: m.dir, Transport: m.transport})
+	m.Node, err = consensus.Open(consensus.Config{Name: name, Dir: m.dir, Transport: way})
 	ok(c.t, err)
 	c.members[name] = m
 	c.connect()

@@ -46,7 +46,7 @@ func (c *Config) raft(log hclog.Logger) *raft.Config {
 	r := raft.DefaultConfig()
 	r.LocalID = raft.ServerID(c.Name)
 	r.HeartbeatTimeout, r.ElectionTimeout, r.LeaderLeaseTimeout = c.Timings.Heartbeat, c.Timings.Election, c.Timings.LeaderLease
-	r.CommitTimeout = c.Timings.lazyCommit()
+	r.CommitTimeout = lazyCommit
 	r.SnapshotThreshold, r.TrailingLogs = snapshotEntries, trailingEntries
 	r.ShutdownOnRemove = false // who was removed shows its last state, and may be added again
 	r.NoLegacyTelemetry = true
@@ -116,11 +116,12 @@ func start(c Config, store *store, log hclog.Logger) (*Node, error) {
 			Stream: c.Stream, MaxPool: 3, Timeout: c.Timings.rpc(), Logger: log,
 		})
 	}
-	n.transport = newTransport(inner, c.Stream != nil)
+	n.transport = newTransport(inner, c.Stream != nil, c.Timings.beat(), n.closing)
 	n.raft, err = raft.NewRaft(c.raft(log), n.machine, store.logs, store.bolt, store.snapshots, n.transport)
 	if err != nil {
 		return nil, errors.Join(err, n.transport.Close())
 	}
+	n.transport.raft.Store(n.raft)
 	n.running.Go(n.watchLeadership)
 	return n, nil
 }
@@ -175,12 +176,17 @@ func (n *Node) Leadership() <-chan bool { return n.leadership }
 
 // watchLeadership publishes leadership until the node is closed.
 func (n *Node) watchLeadership() {
+	var pulsing uint64 // the newest term that has a pulse
 	for leads := false; ; {
 		select {
 		case <-n.closing:
 			return
 		case won := <-n.raft.LeaderCh():
 			n.pace(won)
+			if term := n.raft.CurrentTerm(); won && term != pulsing {
+				pulsing = term
+				n.running.Go((&pulse{n: n, term: term}).run)
+			}
 			if won = won && n.catchUp(); !won && !leads {
 				continue
 			}

@@ -28,18 +28,22 @@ func TimingsOf(profile string) (Timings, error) {
 	return Timings{}, fmt.Errorf("consensus: no timings %q: there are lan-fast, lan and wan", profile)
 }
 
-// leading returns the timings of a node while it leads. Raft's leader sends heartbeats
-// every tenth to fifth of its own Heartbeat, which are most of what a quiet cluster
-// costs: twice as long leaves two to five of them to the shortest patience of a follower.
+// beat is how often a leader sends heartbeats: two or more within the shortest patience
+// of a follower, and two within LeaderLease.
+func (t Timings) beat() time.Duration { return t.Heartbeat * 2 / 5 }
+
+// leading returns the timings of a node while it leads. Raft's own leader sends each follower
+// a heartbeat every tenth to fifth of its Heartbeat since the last one: now as long as
+// none was sent on the beat, which is while it waits for its disk.
 func (t Timings) leading() Timings {
-	t.Heartbeat, t.Election = 2*t.Heartbeat, 2*t.Election
+	t.Heartbeat, t.Election = 11*t.beat(), 11*t.beat()
 	return t
 }
 
-// lazyCommit bounds how much later than the leader a follower knows that the
-// last of several entries is committed, half of it at least. Raft tells by a message of its own,
-// and each such message costs a few thousandths of a core in a second.
-func (t Timings) lazyCommit() time.Duration { return min(t.Heartbeat/2, 250*time.Millisecond) }
+// lazyCommit is how often raft itself makes sure that a follower has all entries and knows
+// which are committed, twice as seldom at most. It does so for each follower at a time of its
+// own, and is behind what [pulse] does together.
+const lazyCommit = 2 * time.Second
 
 // rpc is how long an answer of another node is waited for.
 func (t Timings) rpc() time.Duration { return max(2*t.Heartbeat, time.Second) }

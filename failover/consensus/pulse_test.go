@@ -1,0 +1,109 @@
+package consensus_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// everyBeat is how often a leader sends heartbeats, at the timings of these clusters.
+const everyBeat = 200 * time.Millisecond
+
+// What a quiet leader says is said to all at once, and not more often than it has to be:
+// each moment wakes the leader, and costs more than what is sent in it.
+func TestAQuietLeaderSpeaksToAllAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newWatched(t, "n1", "n2", "n3")
+		leader := c.lead()
+		time.Sleep(5 * time.Second)
+		moments := map[time.Duration]int{}
+		start := time.Now()
+		leader.wire.onEach(func(raft.ServerID, *raft.AppendEntriesRequest) bool {
+			moments[time.Since(start)]++
+			return false
+		})
+		const seconds = 20
+		time.Sleep(seconds * time.Second)
+		leader.wire.onEach(nil)
+		onBeat, alone := 0, 0
+		for _, messages := range moments {
+			if messages == 2 {
+				onBeat++
+			} else {
+				alone++
+			}
+		}
+		if beats := int(seconds * time.Second / everyBeat); onBeat < beats-1 || onBeat > beats+1 {
+			t.Errorf("in %d s the leader spoke to both followers at %d moments, want %d", seconds, onBeat, beats)
+		}
+		if alone > seconds {
+			t.Errorf("in %d s the leader spoke to one follower alone at %d moments, want %d at most", seconds, alone, seconds)
+		}
+	})
+}
+
+func TestFollowersSoonKnowWhatIsCommitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, "n1", "n2", "n3")
+		leader := c.lead()
+		for number := 100; number < 110; number++ {
+			time.Sleep(3 * time.Second)
+			ok(t, leader.Propose(c.within(time.Minute), numbered(number)))
+			committed := time.Now()
+			c.wait("number on all nodes", func() bool { return c.every(func(m *member) bool { return has(m.State(), number) }) })
+			if took := time.Since(committed); took > 2*everyBeat+20*time.Millisecond {
+				t.Errorf("the followers knew %v after the leader, want two beats at most", took)
+			}
+		}
+	})
+}
+
+// An entry that is lost on the way is sent again soon, though raft itself waits for longer.
+func TestALostEntryIsSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newWatched(t, "n1", "n2", "n3")
+		leader := c.lead()
+		for number := 100; number < 110; number++ {
+			time.Sleep(3 * time.Second)
+			lost := map[raft.ServerID]bool{}
+			leader.wire.onEach(func(to raft.ServerID, m *raft.AppendEntriesRequest) bool {
+				lose := len(m.Entries) > 0 && !lost[to]
+				lost[to] = lost[to] || lose
+				return lose
+			})
+			begun := time.Now()
+			ok(t, leader.Propose(c.within(time.Minute), numbered(number)))
+			leader.wire.onEach(nil)
+			if took := time.Since(begun); len(lost) != 2 || took > 3*everyBeat {
+				t.Errorf("an entry that was lost on %d ways was committed after %v, want three beats at most", len(lost), took)
+			}
+		}
+	})
+}
+
+// However long a node was away, it hears of the leader, and of what it missed, as soon as it is back.
+func TestANodeThatComesBackHearsOfItSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, "n1", "n2", "n3")
+		leader := c.lead()
+		away := c.others(leader)[0]
+		for _, gone := range []time.Duration{2 * time.Second, time.Minute} {
+			c.cut(away)
+			time.Sleep(gone)
+			if name, _ := away.Leader(); name != "" {
+				t.Fatalf("%s knows of %s, though nobody reaches it", away.name, name)
+			}
+			c.heal(away)
+			back := time.Now()
+			c.wait("leader on the node", func() bool { name, _ := away.Leader(); return name == leader.name })
+			if took := time.Since(back); took > everyBeat+20*time.Millisecond {
+				t.Errorf("away for %v, back for %v until it heard of the leader, want one beat at most", gone, took)
+			}
+		}
+		if c.lead() != leader {
+			t.Error("the node that came back has cost the leader its place")
+		}
+	})
+}
