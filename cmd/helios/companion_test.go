@@ -173,7 +173,11 @@ func TestWhatCannotServeIsAnExitCode(t *testing.T) {
 		code  int
 		want  string
 	}{
-		"no writes": {func(f *fakeCompanion) { f.overview.Bulletin.Primary = "" }, "status", exitFailed, "no node takes writes"},
+		"no writes":      {func(f *fakeCompanion) { f.overview.Bulletin.Primary = "" }, "status", exitFailed, "no node takes writes"},
+		"a dead primary": {func(f *fakeCompanion) { f.overview.Bulletin.Nodes[0].State = "down" }, "status", exitFailed, "no node takes writes: n1 is down"},
+		"a lost primary": {func(f *fakeCompanion) {
+			f.overview.Bulletin.Nodes[0].State, f.overview.Bulletin.Nodes[0].Age = "unknown", 7*time.Second
+		}, "status", exitFailed, "no node takes writes: n1 has not been heard of for 7s"},
 		"no leader": {func(f *fakeCompanion) { f.overview.Bulletin, f.overview.Leader = nil, api.Leader{} }, "status", exitFailed, "no companion leads"},
 		"just started": {func(f *fakeCompanion) {
 			f.overview = api.Overview{Companion: "n3"}

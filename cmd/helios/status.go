@@ -93,7 +93,7 @@ func servingVerdict(o *api.Overview) error {
 	case o.IsStranger():
 		return failed(fmt.Errorf("status: %s is no member of the cluster: what it tells is old", o.Companion), "ask another companion with --companion; this one can be stopped")
 	case o.Bulletin != nil && o.Bulletin.Primary != "":
-		return nil
+		return primaryVerdict(o)
 	case o.Leader.Name == "" && len(o.Members) == 0:
 		return failed(fmt.Errorf("status: %s was just started, and hears from no other companion yet what the cluster is", o.Companion), "start the companions of more than half of the nodes, in any order")
 	case o.Leader.Name == "":
@@ -103,6 +103,24 @@ func servingVerdict(o *api.Overview) error {
 	default:
 		return failed(errors.New("status: no node takes writes"), "helios watch shows what is being done about it, helios doctor what is in the way")
 	}
+}
+
+// primaryVerdict is the error of a primary that takes no writes. Without automatic
+// failover it stays the primary, however dead it is.
+func primaryVerdict(o *api.Overview) error {
+	n, ok := reported(o.Bulletin, o.Bulletin.Primary)
+	state := ""
+	switch {
+	case !ok:
+	case n.State == "down", n.State == "hung":
+		state = "is " + n.State
+	case n.Age > time.Duration(o.Settings.Lease): // which it has not any more
+		state = "has not been heard of for " + age(n.Age)
+	}
+	if state == "" {
+		return nil
+	}
+	return failed(fmt.Errorf("status: no node takes writes: %s %s", n.Name, state), "helios watch shows what is being done about it; if that is nothing, helios failover has another one take over")
 }
 
 // writeStatus writes a line about the cluster and one for each member.
