@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -23,12 +24,13 @@ type transport struct {
 	every   time.Duration             // between heartbeats
 	closing <-chan struct{}           // closed when the node is
 	raft    atomic.Pointer[raft.Raft] // nil while it is being made
-	back    atomic.Bool               // a node that did not answer has answered since this was cleared
 
 	mu     sync.Mutex
 	acks   map[raft.ServerID]ack
-	heard  chan struct{}              // closed at the next ack
-	silent map[raft.ServerID]struct{} // who did not answer last
+	heard  chan struct{}            // closed at the next ack
+	silent map[raft.ServerID]uint64 // of whom did not answer the last heartbeat: its term
+	back   bool                     // one of those has answered again
+	lost   map[raft.ServerID]bool   // whom something else may not have reached
 }
 
 // An ack says that a node followed the leader of a term at some time after sent.
@@ -41,7 +43,8 @@ type ack struct {
 func newTransport(inner raft.Transport, named bool, every time.Duration, closing <-chan struct{}) *transport {
 	t := &transport{
 		Transport: inner, every: every, closing: closing,
-		acks: map[raft.ServerID]ack{}, heard: make(chan struct{}), silent: map[raft.ServerID]struct{}{},
+		acks: map[raft.ServerID]ack{}, heard: make(chan struct{}),
+		silent: map[raft.ServerID]uint64{}, lost: map[raft.ServerID]bool{},
 	}
 	t.prevote, _ = inner.(raft.WithPreVote)
 	t.target = func(_ raft.ServerID, addr raft.ServerAddress) raft.ServerAddress { return addr }
@@ -51,27 +54,47 @@ func newTransport(inner raft.Transport, named bool, every time.Duration, closing
 	return t
 }
 
-// AppendEntries sends a heartbeat, or entries. A heartbeat without an answer is sent again on the
-// beat: raft's own pauses between them grow, to half of the Heartbeat that a leader has.
+// AppendEntries sends a heartbeat, or entries.
+//
+// A heartbeat without an answer is sent again, once at once and then on the beat. Entries wait while a
+// node does not answer heartbeats. Raft's own pauses between tries grow for as long as a node is away, to
+// seconds, and it would wait for their end when it is back.
 func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	for {
+	heartbeat := len(args.Entries) == 0 && args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0
+	for !heartbeat && t.isSilent(id, args.Term) {
+		if !t.again(id, addr, args.Term, beat.Next(t.every)) {
+			return errSilent
+		}
+	}
+	for pause := retryAtOnce; ; pause = beat.Next(t.every) {
 		sent := time.Now()
 		err := t.Transport.AppendEntries(id, t.target(id, addr), args, resp)
 		if err == nil && resp.Success && resp.Term == args.Term {
 			t.note(id, ack{sent, args.Term})
 		}
-		t.answers(id, err == nil)
-		heartbeat := len(args.Entries) == 0 && args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0
-		if err == nil || !heartbeat || !t.again(id, addr, args.Term) {
+		if !heartbeat {
+			if err != nil {
+				t.mayLack(id)
+			}
+			return err
+		}
+		t.heartbeat(id, args.Term, err == nil)
+		if err == nil || !t.again(id, addr, args.Term, pause) {
 			return err
 		}
 	}
 }
 
-// again waits for the next beat, and reports whether a heartbeat of a term makes sense
+// errSilent is why entries are not sent.
+var errSilent = errors.New("it does not answer heartbeats")
+
+// retryAtOnce is the pause before a heartbeat is sent again for the first time.
+const retryAtOnce = 10 * time.Millisecond
+
+// again waits for as long, and reports whether a heartbeat of a term makes sense
 // then: the node still leads in it, and the follower is there.
-func (t *transport) again(id raft.ServerID, addr raft.ServerAddress, term uint64) bool {
-	next := time.NewTimer(beat.Next(t.every))
+func (t *transport) again(id raft.ServerID, addr raft.ServerAddress, term uint64, pause time.Duration) bool {
+	next := time.NewTimer(pause)
 	defer next.Stop()
 	select {
 	case <-t.closing:
@@ -83,15 +106,52 @@ func (t *transport) again(id raft.ServerID, addr raft.ServerAddress, term uint64
 		slices.ContainsFunc(r.GetConfiguration().Configuration().Servers, func(s raft.Server) bool { return s.ID == id && s.Address == addr })
 }
 
-// answers notes whether a node has answered.
-func (t *transport) answers(id raft.ServerID, yes bool) {
+// heartbeat notes whether a node has answered one of a term.
+func (t *transport) heartbeat(id raft.ServerID, term uint64, answered bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !yes {
-		t.silent[id] = struct{}{}
-	} else if _, was := t.silent[id]; was {
+	if !answered {
+		t.silent[id] = term
+	} else if t.silent[id] != 0 {
 		delete(t.silent, id)
-		t.back.Store(true)
+		t.back = true
+	}
+}
+
+// isSilent reports whether a node did not answer the last heartbeat of a term.
+func (t *transport) isSilent(id raft.ServerID, term uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.silent[id] == term
+}
+
+// mayLack notes that something that was sent to a node may not have arrived.
+func (t *transport) mayLack(id raft.ServerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lost[id] = true
+}
+
+// amiss reports whether a node is back that was silent, and whether one that is not
+// may lack something.
+func (t *transport) amiss() (back, lost bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id := range t.lost {
+		lost = lost || t.silent[id] == 0
+	}
+	return t.back, lost
+}
+
+// mended notes that all that are not silent are sent everything once more.
+func (t *transport) mended() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.back = false
+	for id := range t.lost {
+		if t.silent[id] == 0 {
+			delete(t.lost, id)
+		}
 	}
 }
 
@@ -127,7 +187,24 @@ func (t *transport) follow(servers []raft.Server, self raft.ServerID, term uint6
 
 // AppendEntriesPipeline opens a stream of entries.
 func (t *transport) AppendEntriesPipeline(id raft.ServerID, addr raft.ServerAddress) (raft.AppendPipeline, error) {
-	return t.Transport.AppendEntriesPipeline(id, t.target(id, addr))
+	p, err := t.Transport.AppendEntriesPipeline(id, t.target(id, addr))
+	if err != nil {
+		return nil, err
+	}
+	return &pipeline{p, func() { t.mayLack(id) }}, nil
+}
+
+// A pipeline is raft's own. Raft closes it when something went wrong on it, and does not say what
+// was lost.
+type pipeline struct {
+	raft.AppendPipeline
+	ended func()
+}
+
+// Close closes what is beneath.
+func (p *pipeline) Close() error {
+	p.ended()
+	return p.AppendPipeline.Close()
 }
 
 // RequestVote asks for a vote.
@@ -142,7 +219,11 @@ func (t *transport) RequestPreVote(id raft.ServerID, addr raft.ServerAddress, ar
 
 // InstallSnapshot sends a snapshot.
 func (t *transport) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
-	return t.Transport.InstallSnapshot(id, t.target(id, addr), args, resp, data)
+	err := t.Transport.InstallSnapshot(id, t.target(id, addr), args, resp, data)
+	if err != nil {
+		t.mayLack(id)
+	}
+	return err
 }
 
 // TimeoutNow hands over leadership.

@@ -70,6 +70,9 @@ type Node struct {
 	closing    chan struct{} // closed by Close
 	running    sync.WaitGroup
 
+	pacing sync.Mutex
+	tempo  tempo // guarded by pacing
+
 	mu     sync.Mutex
 	closed bool           // guarded by mu
 	calls  sync.WaitGroup // what raft has not answered yet; nothing is added once closed
@@ -176,16 +179,17 @@ func (n *Node) Leadership() <-chan bool { return n.leadership }
 
 // watchLeadership publishes leadership until the node is closed.
 func (n *Node) watchLeadership() {
-	var pulsing uint64 // the newest term that has a pulse
+	stop := func() {}
+	defer func() { stop() }()
 	for leads := false; ; {
 		select {
 		case <-n.closing:
 			return
 		case won := <-n.raft.LeaderCh():
-			n.pace(won)
-			if term := n.raft.CurrentTerm(); won && term != pulsing {
-				pulsing = term
-				n.running.Go((&pulse{n: n, term: term}).run)
+			stop()
+			n.pace(func(t *tempo) { t.leads = won })
+			if won {
+				stop = n.startPulse()
 			}
 			if won = won && n.catchUp(); !won && !leads {
 				continue
@@ -196,17 +200,28 @@ func (n *Node) watchLeadership() {
 	}
 }
 
-// pace sets raft's timings to those of a node that leads, or that does not.
-func (n *Node) pace(leads bool) {
-	t := n.timings
-	if leads {
-		t = t.leading()
+// pace changes the tempo, and raft's timings to what it asks for.
+func (n *Node) pace(change func(*tempo)) {
+	n.pacing.Lock()
+	defer n.pacing.Unlock()
+	before := n.timings.at(n.tempo)
+	change(&n.tempo)
+	t := n.timings.at(n.tempo)
+	if t == before {
+		return
 	}
 	c := n.raft.ReloadableConfig()
 	c.HeartbeatTimeout, c.ElectionTimeout = t.Heartbeat, t.Election
 	if err := n.raft.ReloadConfig(c); err != nil {
-		n.log.Warn("the timings stay as they were", "node", n.name, "leads", leads, "error", err)
+		n.log.Warn("the timings stay as they were", "node", n.name, "tempo", n.tempo, "error", err)
 	}
+}
+
+// transferring reports whether leadership is being handed over: raft takes no entries then.
+func (n *Node) transferring() bool {
+	n.pacing.Lock()
+	defer n.pacing.Unlock()
+	return n.tempo.transfers > 0
 }
 
 // catchUp waits until all that was committed before is applied. It returns false

@@ -107,3 +107,82 @@ func TestANodeThatComesBackHearsOfItSoon(t *testing.T) {
 		}
 	})
 }
+
+// A node that was restarted knows nothing but its snapshot until it is told what is committed,
+// though it has all entries.
+func TestANodeThatWasRestartedSoonKnowsTheState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, "n1", "n2", "n3")
+		leader := c.lead()
+		for number, gone := range []time.Duration{50 * time.Millisecond, time.Second, time.Minute} {
+			number += 100
+			ok(t, leader.Propose(c.within(time.Minute), numbered(number)))
+			time.Sleep(5 * time.Second)
+			restarted := c.others(leader)[0]
+			c.cut(restarted)
+			ok(t, restarted.Close())
+			time.Sleep(gone)
+			restarted = c.open(restarted.name)
+			back := time.Now()
+			c.wait("the state on the node", func() bool { return has(restarted.State(), number) })
+			if took := time.Since(back); took > 4*everyBeat {
+				t.Errorf("away for %v, back for %v until it knew the state, want four beats at most", gone, took)
+			}
+		}
+	})
+}
+
+// What does not get better is not tried as often for ever: each try is an entry on every disk.
+func TestRepairsGrowRare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newWatched(t, "n1", "n2", "n3")
+		leader := c.lead()
+		time.Sleep(5 * time.Second)
+		var first, last uint64
+		leader.wire.onEach(func(_ raft.ServerID, m *raft.AppendEntriesRequest) bool {
+			for _, e := range m.Entries {
+				if first == 0 {
+					first = e.Index
+				}
+				last = max(last, e.Index)
+			}
+			return len(m.Entries) > 0
+		})
+		proposed := make(chan error, 1)
+		go func() { proposed <- leader.Propose(c.within(5*time.Minute), numbered(100)) }()
+		time.Sleep(2 * time.Minute)
+		leader.wire.onEach(nil)
+		if tries := last - first; tries < 5 || tries > 20 {
+			t.Errorf("in two minutes in which no entry arrived there were %d more, want 5 to 20", tries)
+		}
+		begun := time.Now()
+		ok(t, <-proposed)
+		if took := time.Since(begun); took > 15*time.Second {
+			t.Errorf("committed %v after entries arrived again, want 15 s at most", took)
+		}
+	})
+}
+
+// While leadership is handed over nothing is decided: one that nobody takes ends soon.
+func TestATransferToNobodyEndsSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newWatched(t, "n1", "n2", "n3")
+		leader := c.lead()
+		time.Sleep(5 * time.Second)
+		to := c.others(leader)[0]
+		leader.wire.onEach(func(id raft.ServerID, m *raft.AppendEntriesRequest) bool {
+			return string(id) == to.name && len(m.Entries) > 0
+		})
+		ok(t, leader.Propose(c.within(time.Minute), numbered(100)))
+		begun := time.Now()
+		if err := leader.Transfer(c.within(time.Minute), to.name); err == nil {
+			t.Fatal("leadership went to a node that lacks an entry")
+		}
+		for leader.Propose(c.within(time.Minute), numbered(101)) != nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if took := time.Since(begun); took > 2*time.Second {
+			t.Errorf("nothing was decided for %v, want 2 s at most", took)
+		}
+	})
+}

@@ -19,24 +19,40 @@ type Timings struct {
 func TimingsOf(profile string) (Timings, error) {
 	switch profile {
 	case "", "lan":
-		return Timings{Heartbeat: 500 * time.Millisecond, Election: 500 * time.Millisecond, LeaderLease: 400 * time.Millisecond}, nil
+		return Timings{Heartbeat: 500 * time.Millisecond, Election: 500 * time.Millisecond, LeaderLease: 500 * time.Millisecond}, nil
 	case "lan-fast":
-		return Timings{Heartbeat: 150 * time.Millisecond, Election: 150 * time.Millisecond, LeaderLease: 120 * time.Millisecond}, nil
+		return Timings{Heartbeat: 150 * time.Millisecond, Election: 150 * time.Millisecond, LeaderLease: 150 * time.Millisecond}, nil
 	case "wan":
-		return Timings{Heartbeat: 3 * time.Second, Election: 3 * time.Second, LeaderLease: 2400 * time.Millisecond}, nil
+		return Timings{Heartbeat: 3 * time.Second, Election: 3 * time.Second, LeaderLease: 3 * time.Second}, nil
 	}
 	return Timings{}, fmt.Errorf("consensus: no timings %q: there are lan-fast, lan and wan", profile)
 }
 
 // beat is how often a leader sends heartbeats: two or more within the shortest patience
-// of a follower, and two within LeaderLease.
+// of a follower, and within LeaderLease.
 func (t Timings) beat() time.Duration { return t.Heartbeat * 2 / 5 }
 
-// leading returns the timings of a node while it leads. Raft's own leader sends each follower
-// a heartbeat every tenth to fifth of its Heartbeat since the last one: now as long as
-// none was sent on the beat, which is while it waits for its disk.
-func (t Timings) leading() Timings {
-	t.Heartbeat, t.Election = 11*t.beat(), 11*t.beat()
+// look is how often a leader looks whether a follower lacks something.
+func (t Timings) look() time.Duration { return min(t.beat(), 200*time.Millisecond) }
+
+// A tempo is what a node's timings depend on.
+type tempo struct {
+	leads     bool // by raft's word
+	pulse     bool // and there are others that vote: raft's VerifyLeader sends heartbeats
+	transfers int  // of leadership, under way
+}
+
+// at returns the timings of a node at a tempo. Raft's own leader sends each follower a
+// heartbeat every tenth to fifth of its Heartbeat since the last one: with a pulse, that is
+// as long as none was sent by it, which is while it waits for its disk. A transfer of leadership may
+// take Election, twice, during which nothing is decided.
+func (t Timings) at(now tempo) Timings {
+	switch {
+	case now.leads && now.pulse && now.transfers == 0:
+		t.Heartbeat, t.Election = 11*t.beat(), 11*t.beat()
+	case now.leads:
+		t.Heartbeat, t.Election = 2*t.Heartbeat, 2*t.Election
+	}
 	return t
 }
 
