@@ -25,6 +25,8 @@ type transport struct {
 	closing <-chan struct{}           // closed when the node is
 	raft    atomic.Pointer[raft.Raft] // nil while it is being made
 
+	transfers atomic.Int32 // of leadership, under way
+
 	mu     sync.Mutex
 	acks   map[raft.ServerID]ack
 	heard  chan struct{}            // closed at the next ack
@@ -60,45 +62,69 @@ func newTransport(inner raft.Transport, named bool, every time.Duration, closing
 // node does not answer heartbeats. Raft's own pauses between tries grow for as long as a node is away, to
 // seconds, and it would wait for their end when it is back.
 func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	heartbeat := len(args.Entries) == 0 && args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0
-	for !heartbeat && t.isSilent(id, args.Term) {
-		if !t.again(id, addr, args.Term, beat.Next(t.every)) {
-			return errSilent
-		}
-	}
-	for pause := retryAtOnce; ; pause = beat.Next(t.every) {
-		sent := time.Now()
-		err := t.Transport.AppendEntries(id, t.target(id, addr), args, resp)
-		if err == nil && resp.Success && resp.Term == args.Term {
-			t.note(id, ack{sent, args.Term})
-		}
-		if !heartbeat {
-			if err != nil {
-				t.mayLack(id)
-			}
+	if len(args.Entries) > 0 || args.PrevLogEntry > 0 || args.LeaderCommitIndex > 0 {
+		if err := t.hold(id, addr, args.Term); err != nil {
 			return err
 		}
+		err := t.append(id, addr, args, resp)
+		if err != nil {
+			t.mayLack(id)
+		}
+		return err
+	}
+	for try := 1; ; try++ {
+		err := t.append(id, addr, args, resp)
 		t.heartbeat(id, args.Term, err == nil)
-		if err == nil || !t.again(id, addr, args.Term, pause) {
+		pause := retryAtOnce
+		if try > streams {
+			pause = beat.Next(t.every)
+		}
+		if err == nil || !t.again(id, addr, args.Term, pause, nil) {
 			return err
 		}
 	}
 }
 
+// retryAtOnce is the pause before a heartbeat is sent again while that may be because its
+// stream had come to an end: as often as there may be such.
+const retryAtOnce = 10 * time.Millisecond
+
+func (t *transport) append(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	sent := time.Now()
+	err := t.Transport.AppendEntries(id, t.target(id, addr), args, resp)
+	if err == nil && resp.Success && resp.Term == args.Term {
+		t.note(id, ack{sent, args.Term})
+	}
+	return err
+}
+
+// hold waits while a node does not answer the heartbeats of a term. A transfer of leadership
+// has an end, and must not wait for what has none.
+func (t *transport) hold(id raft.ServerID, addr raft.ServerAddress, term uint64) error {
+	for t.transfers.Load() == 0 {
+		silent, heard := t.isSilent(id, term)
+		if !silent {
+			return nil
+		}
+		if !t.again(id, addr, term, beat.Next(t.every), heard) {
+			return errSilent
+		}
+	}
+	return nil
+}
+
 // errSilent is why entries are not sent.
 var errSilent = errors.New("it does not answer heartbeats")
 
-// retryAtOnce is the pause before a heartbeat is sent again for the first time.
-const retryAtOnce = 10 * time.Millisecond
-
-// again waits for as long, and reports whether a heartbeat of a term makes sense
-// then: the node still leads in it, and the follower is there.
-func (t *transport) again(id raft.ServerID, addr raft.ServerAddress, term uint64, pause time.Duration) bool {
+// again waits for as long, or until something is heard, and reports whether it makes sense then to send
+// what is of a term: the node still leads in it, and the follower is there.
+func (t *transport) again(id raft.ServerID, addr raft.ServerAddress, term uint64, pause time.Duration, heard <-chan struct{}) bool {
 	next := time.NewTimer(pause)
 	defer next.Stop()
 	select {
 	case <-t.closing:
 		return false
+	case <-heard:
 	case <-next.C:
 	}
 	r := t.raft.Load()
@@ -118,11 +144,12 @@ func (t *transport) heartbeat(id raft.ServerID, term uint64, answered bool) {
 	}
 }
 
-// isSilent reports whether a node did not answer the last heartbeat of a term.
-func (t *transport) isSilent(id raft.ServerID, term uint64) bool {
+// isSilent reports whether a node did not answer the last heartbeat of a term, and returns
+// a channel that is closed when another one is answered.
+func (t *transport) isSilent(id raft.ServerID, term uint64) (bool, <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.silent[id] == term
+	return t.silent[id] == term, t.heard
 }
 
 // mayLack notes that something that was sent to a node may not have arrived.
@@ -219,6 +246,9 @@ func (t *transport) RequestPreVote(id raft.ServerID, addr raft.ServerAddress, ar
 
 // InstallSnapshot sends a snapshot.
 func (t *transport) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if err := t.hold(id, addr, args.Term); err != nil {
+		return err
+	}
 	err := t.Transport.InstallSnapshot(id, t.target(id, addr), args, resp, data)
 	if err != nil {
 		t.mayLack(id)

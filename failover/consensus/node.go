@@ -101,6 +101,9 @@ func Open(c Config) (n *Node, err error) {
 	return n, nil
 }
 
+// streams is how many idle ones to each other node are kept.
+const streams = 3
+
 // start starts the node on an open store.
 func start(c Config, store *store, log hclog.Logger) (*Node, error) {
 	cluster, err := store.cluster()
@@ -116,7 +119,7 @@ func start(c Config, store *store, log hclog.Logger) (*Node, error) {
 	if c.Stream != nil {
 		c.Stream.self = n.identity
 		inner = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: c.Stream, MaxPool: 3, Timeout: c.Timings.rpc(), Logger: log,
+			Stream: c.Stream, MaxPool: streams, Timeout: c.Timings.rpc(), Logger: log,
 		})
 	}
 	n.transport = newTransport(inner, c.Stream != nil, c.Timings.beat(), n.closing)

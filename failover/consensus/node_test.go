@@ -53,7 +53,7 @@ func TestALostLeaderIsReplacedAndNothingIsForgotten(t *testing.T) {
 
 func patienceOf(leader bool) time.Duration {
 	if leader {
-		return 2200 * time.Millisecond
+		return 1800 * time.Millisecond
 	}
 	return 500 * time.Millisecond
 }

@@ -19,7 +19,8 @@ type pulse struct {
 
 	beats     time.Time // when heartbeats are due next
 	committed uint64    // up to here at the last look
-	told      uint64    // up to here, or there is an entry behind it
+	told      uint64    // committed up to here, and told by an entry behind it; or more
+	asked     uint64    // there are so many entries if raft has taken the last one that it was given
 	stuck     bool      // at the last look there were entries that are not committed, and none had come to be since the look before
 
 	repairs time.Time     // not before this
@@ -87,10 +88,10 @@ func (p *pulse) mend(now time.Time) {
 	still := committed == p.committed // otherwise there may be more to come, and tell it
 	stuck := still && committed < last
 	back, lost := p.n.transport.amiss()
-	broken := lost || stuck && p.stuck
+	broken := back || lost || stuck && p.stuck
 	p.committed, p.stuck = committed, stuck
 	switch {
-	case back, still && committed > p.told:
+	case last < p.asked, still && committed > p.told:
 	case broken && !now.Before(p.repairs):
 		p.pause = min(max(2*p.pause, 2*p.n.timings.look()), maxRepairPause)
 		p.repairs = now.Add(p.pause)
@@ -103,10 +104,13 @@ func (p *pulse) mend(now time.Time) {
 	if p.asking.Swap(true) {
 		return
 	}
-	p.told = last + 1
+	p.asked, p.told = last+1, committed
+	if committed == last {
+		p.told = p.asked // which tells all, and is nothing to be told
+	}
 	p.n.transport.mended()
 	p.n.running.Go(func() {
-		p.n.raft.Barrier(0) // whether it is committed is seen at the next look
+		p.n.raft.Barrier(0) // whether it was taken, and is committed, is seen at the next look
 		p.asking.Store(false)
 	})
 }

@@ -38,8 +38,8 @@ func TestAQuietLeaderSpeaksToAllAtOnce(t *testing.T) {
 		if beats := int(seconds * time.Second / everyBeat); onBeat < beats-1 || onBeat > beats+1 {
 			t.Errorf("in %d s the leader spoke to both followers at %d moments, want %d", seconds, onBeat, beats)
 		}
-		if alone > seconds {
-			t.Errorf("in %d s the leader spoke to one follower alone at %d moments, want %d at most", seconds, alone, seconds)
+		if alone > 3*seconds {
+			t.Errorf("in %d s the leader spoke to one follower alone at %d moments, want %d at most", seconds, alone, 3*seconds)
 		}
 	})
 }
@@ -76,7 +76,12 @@ func TestALostEntryIsSentAgain(t *testing.T) {
 			begun := time.Now()
 			ok(t, leader.Propose(c.within(time.Minute), numbered(number)))
 			leader.wire.onEach(nil)
-			if took := time.Since(begun); len(lost) != 2 || took > 3*everyBeat {
+			committed := time.Now()
+			c.wait("number on all nodes", func() bool { return c.every(func(m *member) bool { return has(m.State(), number) }) })
+			if took := time.Since(committed); took > 3*everyBeat {
+				t.Errorf("the followers knew %v after the leader, want three beats at most", took)
+			}
+			if took := committed.Sub(begun); len(lost) != 2 || took > 3*everyBeat {
 				t.Errorf("an entry that was lost on %d ways was committed after %v, want three beats at most", len(lost), took)
 			}
 		}
@@ -125,8 +130,9 @@ func TestANodeThatWasRestartedSoonKnowsTheState(t *testing.T) {
 			restarted = c.open(restarted.name)
 			back := time.Now()
 			c.wait("the state on the node", func() bool { return has(restarted.State(), number) })
-			if took := time.Since(back); took > 4*everyBeat {
-				t.Errorf("away for %v, back for %v until it knew the state, want four beats at most", gone, took)
+			// The transport waits a second for an answer to what was on its way when the node was closed.
+			if took := time.Since(back); took > time.Second+4*everyBeat {
+				t.Errorf("away for %v, back for %v until it knew the state, want 1.8 s at most", gone, took)
 			}
 		}
 	})
@@ -184,5 +190,32 @@ func TestATransferToNobodyEndsSoon(t *testing.T) {
 		if took := time.Since(begun); took > 2*time.Second {
 			t.Errorf("nothing was decided for %v, want 2 s at most", took)
 		}
+	})
+}
+
+// Nor does one to a node that is away and lacks something keep the log from going on, however often
+// it is tried.
+func TestTransfersToANodeThatIsAwayLeaveALeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, "n1", "n2", "n3")
+		leader := c.lead()
+		away := c.others(leader)[0]
+		c.cut(away)
+		ok(t, leader.Propose(c.within(time.Minute), numbered(100)))
+		time.Sleep(5 * time.Second)
+		for range 3 {
+			if err := leader.Transfer(c.within(time.Minute), away.name); err == nil {
+				t.Fatal("leadership went to a node that is away")
+			}
+		}
+		begun := time.Now()
+		for leader.Propose(c.within(time.Minute), numbered(101)) != nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if took := time.Since(begun); took > 2*time.Second {
+			t.Errorf("nothing was decided for %v, want 2 s at most", took)
+		}
+		c.heal(away)
+		c.agree(c.lead())
 	})
 }

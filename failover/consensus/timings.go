@@ -44,12 +44,12 @@ type tempo struct {
 
 // at returns the timings of a node at a tempo. Raft's own leader sends each follower a
 // heartbeat every tenth to fifth of its Heartbeat since the last one: with a pulse, that is
-// as long as none was sent by it, which is while it waits for its disk. A transfer of leadership may
+// seldom before the next of its own but while it waits for its disk. A transfer of leadership may
 // take Election, twice, during which nothing is decided.
 func (t Timings) at(now tempo) Timings {
 	switch {
 	case now.leads && now.pulse && now.transfers == 0:
-		t.Heartbeat, t.Election = 11*t.beat(), 11*t.beat()
+		t.Heartbeat, t.Election = 9*t.beat(), 9*t.beat()
 	case now.leads:
 		t.Heartbeat, t.Election = 2*t.Heartbeat, 2*t.Election
 	}
