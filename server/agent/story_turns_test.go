@@ -479,12 +479,15 @@ func TestAPrimaryThatNeverWasReadyIsClonedAnew(t *testing.T) {
 	for _, n := range []*testNode{n2, n3} {
 		await(t, n.member.Name+" has the table", func() bool { return n.count("t") == 0 })
 	}
+	pgtest.OK(t, n1.pg.Kill()) // it writes now and then by itself: what comes between the seals would set them apart
+	await(t, "n2 and n3 have the same", func() bool {
+		return n2.lsn("pg_last_wal_receive_lsn()") == n3.lsn("pg_last_wal_receive_lsn()")
+	})
 	epoch := m.fence()
 	one, other := m.seal(n2, epoch), m.seal(n3, epoch)
 	if one.Position != other.Position {
 		t.Fatalf("n2 is at %s and n3 at %s, want them equal", one.Position, other.Position)
 	}
-	pgtest.OK(t, n1.pg.Kill())
 	m.cut("n3", true)
 	m.elect(n2, async)
 	late := m.ascend(n2, failover.Promote{Epoch: epoch})
