@@ -177,7 +177,7 @@ func TestWhatCannotServeIsAnExitCode(t *testing.T) {
 		"a dead primary": {func(f *fakeCompanion) { f.overview.Bulletin.Nodes[0].State = "down" }, "status", exitFailed, "no node takes writes: n1 is down"},
 		"a lost primary": {func(f *fakeCompanion) {
 			f.overview.Bulletin.Nodes[0].State, f.overview.Bulletin.Nodes[0].Age = "unknown", 7*time.Second
-		}, "status", exitFailed, "no node takes writes: n1 has not been heard of for 7s"},
+		}, "status", exitFailed, "no node takes writes: n1 has not been heard of for 7.0s"},
 		"no leader": {func(f *fakeCompanion) { f.overview.Bulletin, f.overview.Leader = nil, api.Leader{} }, "status", exitFailed, "no companion leads"},
 		"just started": {func(f *fakeCompanion) {
 			f.overview = api.Overview{Companion: "n3"}
