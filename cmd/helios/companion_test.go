@@ -176,8 +176,14 @@ func TestWhatCannotServeIsAnExitCode(t *testing.T) {
 		"no writes":      {func(f *fakeCompanion) { f.overview.Bulletin.Primary = "" }, "status", exitFailed, "no node takes writes"},
 		"a dead primary": {func(f *fakeCompanion) { f.overview.Bulletin.Nodes[0].State = "down" }, "status", exitFailed, "no node takes writes: n1 is down"},
 		"a lost primary": {func(f *fakeCompanion) {
-			f.overview.Bulletin.Nodes[0].State, f.overview.Bulletin.Nodes[0].Age = "unknown", 7*time.Second
-		}, "status", exitFailed, "no node takes writes: n1 has not been heard of for 7.0s"},
+			n := &f.overview.Bulletin.Nodes[0]
+			n.State, n.Reason = "unknown", "its companion has been silent for 7s"
+		}, "status", exitFailed, "no node takes writes: n1 is unknown: its companion has been silent for 7s"},
+		"a new leader": {func(f *fakeCompanion) {
+			f.overview.Members[0].Companion = f.addr // which has a lease
+			n := &f.overview.Bulletin.Nodes[0]
+			n.State, n.Reason = "unknown", "this companion has not been heard of"
+		}, "status", exitOK, ""},
 		"no leader": {func(f *fakeCompanion) { f.overview.Bulletin, f.overview.Leader = nil, api.Leader{} }, "status", exitFailed, "no companion leads"},
 		"just started": {func(f *fakeCompanion) {
 			f.overview = api.Overview{Companion: "n3"}

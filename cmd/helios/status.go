@@ -47,7 +47,7 @@ The exit code is 1 if no node takes writes.`,
 			if err != nil {
 				return err
 			}
-			return servingVerdict(overview)
+			return servingVerdict(overview, seen)
 		}
 	})
 }
@@ -88,12 +88,12 @@ func (c *companion) lookAtAll(ctx context.Context, members []failover.Member) ma
 }
 
 // servingVerdict is the error of a cluster that takes no writes.
-func servingVerdict(o *api.Overview) error {
+func servingVerdict(o *api.Overview, seen map[string]api.Health) error {
 	switch {
 	case o.IsStranger():
 		return failed(fmt.Errorf("status: %s is no member of the cluster: what it tells is old", o.Companion), "ask another companion with --companion; this one can be stopped")
 	case o.Bulletin != nil && o.Bulletin.Primary != "":
-		return primaryVerdict(o)
+		return primaryVerdict(o, seen)
 	case o.Leader.Name == "" && len(o.Members) == 0:
 		return failed(fmt.Errorf("status: %s was just started, and hears from no other companion yet what the cluster is", o.Companion), "start the companions of more than half of the nodes, in any order")
 	case o.Leader.Name == "":
@@ -107,20 +107,19 @@ func servingVerdict(o *api.Overview) error {
 
 // primaryVerdict is the error of a primary that takes no writes. Without automatic
 // failover it stays the primary, however dead it is.
-func primaryVerdict(o *api.Overview) error {
+func primaryVerdict(o *api.Overview, seen map[string]api.Health) error {
 	n, ok := reported(o.Bulletin, o.Bulletin.Primary)
-	state := ""
 	switch {
-	case !ok:
-	case n.State == "down", n.State == "hung":
-		state = "is " + n.State
-	case n.Age > time.Duration(o.Settings.Lease): // which it has not any more
-		state = "has not been heard of for " + age(n.Age)
-	}
-	if state == "" {
+	case !ok, n.State != "down" && n.State != "hung" && n.State != "unknown":
+		return nil
+	case seen[n.Name].LeaseMS > 0: // a leader that is new has not heard of it yet
 		return nil
 	}
-	return failed(fmt.Errorf("status: no node takes writes: %s %s", n.Name, state), "helios watch shows what is being done about it; if that is nothing, helios failover has another one take over")
+	text := fmt.Sprintf("status: no node takes writes: %s is %s", n.Name, n.State)
+	if n.Reason != "" {
+		text += ": " + n.Reason
+	}
+	return failed(errors.New(text), "helios watch shows what is being done about it; if that is nothing, helios failover has another one take over")
 }
 
 // writeStatus writes a line about the cluster and one for each member.
