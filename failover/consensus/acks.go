@@ -22,10 +22,10 @@ type transport struct {
 	prevote raft.WithPreVote
 	target  func(raft.ServerID, raft.ServerAddress) raft.ServerAddress
 	every   time.Duration             // between heartbeats
-	closing <-chan struct{}           // closed when the node is
 	raft    atomic.Pointer[raft.Raft] // nil while it is being made
+	closing <-chan struct{}           // closed when the node is
 
-	transfers atomic.Int32 // of leadership, under way
+	transferring func() bool // leadership is being handed over
 
 	mu     sync.Mutex
 	acks   map[raft.ServerID]ack
@@ -41,10 +41,10 @@ type ack struct {
 	term uint64
 }
 
-// newTransport wraps inner. named says that inner wants to know who is meant.
-func newTransport(inner raft.Transport, named bool, every time.Duration, closing <-chan struct{}) *transport {
+// newTransport wraps inner for n. named says that inner wants to know who is meant.
+func newTransport(inner raft.Transport, named bool, n *Node) *transport {
 	t := &transport{
-		Transport: inner, every: every, closing: closing,
+		Transport: inner, every: n.timings.beat(), closing: n.closing, transferring: n.transferring,
 		acks: map[raft.ServerID]ack{}, heard: make(chan struct{}),
 		silent: map[raft.ServerID]uint64{}, lost: map[raft.ServerID]bool{},
 	}
@@ -58,7 +58,7 @@ func newTransport(inner raft.Transport, named bool, every time.Duration, closing
 
 // AppendEntries sends a heartbeat, or entries.
 //
-// A heartbeat without an answer is sent again, once at once and then on the beat. Entries wait while a
+// A heartbeat without an answer is sent again, at first after retryAtOnce and then on the beat. Entries wait while a
 // node does not answer heartbeats. Raft's own pauses between tries grow for as long as a node is away, to
 // seconds, and it would wait for their end when it is back.
 func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
@@ -101,7 +101,7 @@ func (t *transport) append(id raft.ServerID, addr raft.ServerAddress, args *raft
 // hold waits while a node does not answer the heartbeats of a term. A transfer of leadership
 // has an end, and must not wait for what has none.
 func (t *transport) hold(id raft.ServerID, addr raft.ServerAddress, term uint64) error {
-	for t.transfers.Load() == 0 {
+	for !t.transferring() {
 		silent, heard := t.isSilent(id, term)
 		if !silent {
 			return nil

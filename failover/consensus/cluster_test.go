@@ -200,6 +200,29 @@ func (c *cluster) agree(leader *member) {
 	})
 }
 
+// spreads has it that all know what the leader has just committed within as long.
+func (c *cluster) spreads(number int, within time.Duration) {
+	c.t.Helper()
+	committed := time.Now()
+	c.wait(fmt.Sprintf("number %d on all nodes", number), func() bool {
+		return c.every(func(m *member) bool { return has(m.State(), number) })
+	})
+	if took := time.Since(committed); took > within {
+		c.t.Errorf("the followers knew %v after the leader, want %v at most", took, within)
+	}
+}
+
+// decides has it that the leader commits something again, 2 s after begun at the latest.
+func (c *cluster) decides(leader *member, number int, begun time.Time) {
+	c.t.Helper()
+	for leader.Propose(c.within(time.Minute), numbered(number)) != nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if took := time.Since(begun); took > 2*time.Second {
+		c.t.Errorf("nothing was decided for %v, want 2 s at most", took)
+	}
+}
+
 // wait waits for a condition, in fake time.
 func (c *cluster) wait(what string, condition func() bool) {
 	c.t.Helper()

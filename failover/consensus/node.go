@@ -122,7 +122,7 @@ func start(c Config, store *store, log hclog.Logger) (*Node, error) {
 			Stream: c.Stream, MaxPool: streams, Timeout: c.Timings.rpc(), Logger: log,
 		})
 	}
-	n.transport = newTransport(inner, c.Stream != nil, c.Timings.beat(), n.closing)
+	n.transport = newTransport(inner, c.Stream != nil, n)
 	n.raft, err = raft.NewRaft(c.raft(log), n.machine, store.logs, store.bolt, store.snapshots, n.transport)
 	if err != nil {
 		return nil, errors.Join(err, n.transport.Close())

@@ -69,8 +69,8 @@ func (n *Node) Verify(ctx context.Context) error {
 // up to date if to is "". It returns when this node does not lead any more; the other
 // one may then still lose the election.
 func (n *Node) Transfer(ctx context.Context, to string) error {
-	n.pace(func(t *tempo) { t.transfers++; n.transport.transfers.Add(1) })
-	defer n.pace(func(t *tempo) { t.transfers--; n.transport.transfers.Add(-1) })
+	n.pace(func(t *tempo) { t.transfers++ })
+	defer n.pace(func(t *tempo) { t.transfers-- })
 	if to == "" {
 		return n.call(ctx, func() error { return n.raft.LeadershipTransfer().Error() })
 	}

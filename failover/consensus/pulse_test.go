@@ -51,11 +51,7 @@ func TestFollowersSoonKnowWhatIsCommitted(t *testing.T) {
 		for number := 100; number < 110; number++ {
 			time.Sleep(3 * time.Second)
 			ok(t, leader.Propose(c.within(time.Minute), numbered(number)))
-			committed := time.Now()
-			c.wait("number on all nodes", func() bool { return c.every(func(m *member) bool { return has(m.State(), number) }) })
-			if took := time.Since(committed); took > 2*everyBeat+20*time.Millisecond {
-				t.Errorf("the followers knew %v after the leader, want two beats at most", took)
-			}
+			c.spreads(number, 2*everyBeat+20*time.Millisecond)
 		}
 	})
 }
@@ -76,12 +72,9 @@ func TestALostEntryIsSentAgain(t *testing.T) {
 			begun := time.Now()
 			ok(t, leader.Propose(c.within(time.Minute), numbered(number)))
 			leader.wire.onEach(nil)
-			committed := time.Now()
-			c.wait("number on all nodes", func() bool { return c.every(func(m *member) bool { return has(m.State(), number) }) })
-			if took := time.Since(committed); took > 3*everyBeat {
-				t.Errorf("the followers knew %v after the leader, want three beats at most", took)
-			}
-			if took := committed.Sub(begun); len(lost) != 2 || took > 3*everyBeat {
+			took := time.Since(begun)
+			c.spreads(number, 3*everyBeat)
+			if len(lost) != 2 || took > 3*everyBeat {
 				t.Errorf("an entry that was lost on %d ways was committed after %v, want three beats at most", len(lost), took)
 			}
 		}
@@ -184,12 +177,7 @@ func TestATransferToNobodyEndsSoon(t *testing.T) {
 		if err := leader.Transfer(c.within(time.Minute), to.name); err == nil {
 			t.Fatal("leadership went to a node that lacks an entry")
 		}
-		for leader.Propose(c.within(time.Minute), numbered(101)) != nil {
-			time.Sleep(10 * time.Millisecond)
-		}
-		if took := time.Since(begun); took > 2*time.Second {
-			t.Errorf("nothing was decided for %v, want 2 s at most", took)
-		}
+		c.decides(leader, 101, begun)
 	})
 }
 
@@ -208,13 +196,7 @@ func TestTransfersToANodeThatIsAwayLeaveALeader(t *testing.T) {
 				t.Fatal("leadership went to a node that is away")
 			}
 		}
-		begun := time.Now()
-		for leader.Propose(c.within(time.Minute), numbered(101)) != nil {
-			time.Sleep(10 * time.Millisecond)
-		}
-		if took := time.Since(begun); took > 2*time.Second {
-			t.Errorf("nothing was decided for %v, want 2 s at most", took)
-		}
+		c.decides(leader, 101, time.Now())
 		c.heal(away)
 		c.agree(c.lead())
 	})
