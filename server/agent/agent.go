@@ -64,7 +64,7 @@ type Agent struct {
 	downSince time.Duration  // when the server ended
 	downSeq   uint64         // the last report before that
 	alone     string         // why a primary without a lease must not go on; "" if it may
-	withdrawn bool           // it was stopped for that reason, and has not been started since
+	withdrawn string         // says that it was stopped for that reason; "" if it was not, or was started since
 	elsewhere time.Duration  // since when another node is known to be primary; 0 if it is not
 	stoppedIn failover.Epoch // Stop was told in it
 	pointed   string         // primary_conninfo, as it was written last

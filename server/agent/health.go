@@ -35,7 +35,7 @@ func (a *Agent) watchEnd(ctx context.Context) {
 // begun notes that there is a server: one was started or adopted.
 func (a *Agent) begun() {
 	a.mu.Lock()
-	a.state, a.reason, a.known, a.diverged, a.withdrawn = failover.ServerStarting, "", false, false, false
+	a.state, a.reason, a.known, a.diverged, a.withdrawn = failover.ServerStarting, "", false, false, ""
 	a.salvaged = wal.Position{}
 	a.mu.Unlock()
 	poke(a.started)
@@ -59,11 +59,14 @@ func (a *Agent) ended(ctx context.Context) {
 	}
 	a.lease.GiveBack(a.clock()) // if it was granted once more meanwhile
 	a.mu.Lock()
-	if a.state != failover.ServerHung && !a.withdrawn {
+	switch {
+	case a.withdrawn != "":
+		a.reason = a.withdrawn // it may have answered a question since
+	case a.state != failover.ServerHung:
 		a.reason = "the postmaster has ended"
 	}
 	// One that has withdrawn wants its lease again: nobody need take over.
-	a.state, a.known, a.back = failover.ServerDown, false, !a.withdrawn
+	a.state, a.known, a.back = failover.ServerDown, false, a.withdrawn == ""
 	a.downSeq, a.alone = a.requests.seq, ""
 	a.tellLocked()
 	a.mu.Unlock()
@@ -250,10 +253,13 @@ func (a *Agent) ask(ctx context.Context) error {
 	return err
 }
 
-// note keeps what the server has said of itself.
+// note keeps what the server has said of itself, unless it has ended meanwhile.
 func (a *Agent) note(f facts) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !a.pg.Running() {
+		return
+	}
 	state := failover.ServerUp
 	if a.diverged && f.Recovery {
 		state = failover.ServerDiverged

@@ -123,7 +123,7 @@ func (a *Agent) view() view {
 	v := view{
 		me: a.cfg.Name, promise: promised, assigned: a.assigned, as: as, data: data,
 		standby: signal, running: running, known: a.known, diverged: a.diverged, unproven: unproven, behind: behind,
-		anew: a.anew.Load(), alone: a.alone != "", withdrawn: a.withdrawn,
+		anew: a.anew.Load(), alone: a.alone != "", withdrawn: a.withdrawn != "",
 		stopped: a.stoppedIn != 0 && a.stoppedIn == as.Epoch, answered: as.Run == a.run && as.Seq > a.downSeq,
 		grace: a.cfg.HardStopGrace,
 	}

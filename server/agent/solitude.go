@@ -149,7 +149,8 @@ func (a *Agent) withdraw(ctx context.Context) error {
 		a.mu.Unlock()
 		return nil // it has come meanwhile
 	}
-	a.withdrawn, a.reason = true, "it was stopped, and comes back when the cluster is heard: "+why
+	a.withdrawn = "it was stopped, and comes back when the cluster is heard: " + why
+	a.reason = a.withdrawn
 	a.mu.Unlock()
 	a.lease.GiveBack(a.clock())
 	a.log.WarnContext(ctx, "the server is stopped hard, until the cluster is heard again", "because", why)

@@ -55,8 +55,15 @@ func TestAPrimaryThatMayHaveBeenReplacedIsStoppedAndComesBack(t *testing.T) {
 	m := newTeam(t)
 	i := m.island(FencingStrict)
 	lease, cut := i.LeaseRemaining(), time.Now()
+	i.mu.Lock()
+	answer := i.facts
+	i.mu.Unlock()
 	i.cut(Around{Voters: 3, Silent: 2})
-	await(t, "the server to be stopped", func() bool { return !i.pg.Running() && i.Picture().Postgres == failover.ServerDown })
+	await(t, "the server to be stopped", func() bool {
+		i.note(answer) // what it was asked earlier is heard at any time, and when it has ended too
+		return !i.pg.Running() && i.Picture().Postgres == failover.ServerDown
+	})
+	i.note(answer)
 	t.Logf("FIGURES stopped %v after the cut; the lease had %v left", time.Since(cut), lease)
 	if took := time.Since(cut); took < lease+300*time.Millisecond-50*time.Millisecond {
 		t.Errorf("it was stopped after %v, and the lease was for %v", took, lease)
