@@ -143,7 +143,7 @@ func openTransactions(t testing.TB, db *sql.DB, n int) []*sql.Tx {
 func TestWhatWasSwallowedArrivesLateAndChangesNothing(t *testing.T) {
 	c := pgtest.New(t, pgtest.Options{Replicas: 1, Proxied: true})
 	all := newCalls(t, c.Primary())
-	dbs, closeAll := reckless(t, c, "probe_interval=50ms", "probe_timeout=150ms", "failover_wait=20s")
+	dbs, closeAll := reckless(t, c, "probe_interval=50ms", "probe_timeout=300ms", "failover_wait=20s")
 	proxy := c.Primary().Proxy
 	all.start(t, dbs, 12)
 	for range 12 {
