@@ -20,7 +20,8 @@ var programs = map[string]bool{
 const endPatience = 5 * time.Second
 
 // endPrograms ends every program of PostgreSQL that works in dir or was told to, and
-// returns when none is left.
+// every companion that has its state there, and returns when none is left. A companion
+// that was killed may have left a child that has not become another program yet.
 func endPrograms(dir string) error {
 	for deadline := time.Now().Add(endPatience); ; time.Sleep(time.Millisecond) {
 		pids, err := programsIn(dir)
@@ -48,12 +49,15 @@ func programsIn(dir string) ([]int, error) {
 	var found []int
 	for _, name := range names {
 		program, err := os.Readlink(name + "/exe") // a dead one has none
-		if err != nil || !programs[strings.TrimSuffix(filepath.Base(program), " (deleted)")] {
+		if err != nil {
 			continue
 		}
 		at, _ := os.Readlink(name + "/cwd")
 		told, _ := os.ReadFile(name + "/cmdline")
-		if !strings.HasPrefix(at, dir+"/") && !strings.Contains(string(told), dir+"/") {
+		switch isOurs := programs[strings.TrimSuffix(filepath.Base(program), " (deleted)")]; {
+		case isOurs && (strings.HasPrefix(at, dir+"/") || strings.Contains(string(told), dir+"/")):
+		case strings.Contains(string(told), "\x00--state="+dir+"/"):
+		default:
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(name))
