@@ -3,13 +3,16 @@ package helios
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/heliosdb/helios/internal/pgfake"
+	"github.com/heliosdb/helios/topology"
 )
 
 func TestAFunctionNobodyCanSeeIntoHoldsItsSession(t *testing.T) {
@@ -70,6 +73,32 @@ func TestTheFirstStatementWaitsForTheClusterToBeKnown(t *testing.T) {
 		defer conn.Close()
 		if _, err := conn.(*Conn).ExecContext(context.Background(), insert, nil); err != nil { //nolint:forcetypeassert // our connector makes nothing else
 			s.Errorf("the first statement of a process = %v", err)
+		}
+	})
+}
+
+// What Status says of a node and how statements are routed is one thing: there is
+// no moment in which a node is refused, and read all the same.
+func TestStatusSaysHowStatementsAreRouted(t *testing.T) {
+	play(t, 3, rare, func(s *stage) {
+		board := s.cluster.board
+		state := func() string { return s.cluster.Status().Nodes[1].State }
+		s.cluster.mu.Lock() // no routes are made
+		told := make(chan struct{})
+		go func() {
+			board.Doubt(board.Peek().Nodes[1].Name, errors.New("lost"))
+			close(told)
+		}()
+		for board.Peek().Nodes[1].State == topology.StateUp {
+			runtime.Gosched()
+		}
+		if got := state(); got != "up" {
+			s.Errorf("a node to which statements go is %s", got)
+		}
+		s.cluster.mu.Unlock()
+		<-told
+		if got := state(); got != "down" {
+			s.Errorf("a node to which no statements go is %s", got)
 		}
 	})
 }

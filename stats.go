@@ -1,6 +1,7 @@
 package helios
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -81,20 +82,26 @@ type Stats struct {
 	Statements     int               `json:"statements"`      // texts whose class is remembered
 }
 
-// Status returns what is known of every node, without asking any.
+// Status returns what is known of every node, without asking any. The state and the
+// role of a node are those by which statements are routed at this moment, its
+// positions and times are those that were heard last.
 func (c *Cluster) Status() Status {
 	r := c.routes.Load()
-	view := c.board.Peek()
+	view, newest := r.view, c.board.Peek()
 	st := Status{SystemID: view.SystemID, Timeline: view.Timeline, Split: view.Split, Companion: c.companionStatus(view.Told)}
 	if r.primary != nil {
 		st.Primary = r.primary.name
 	}
 	for i := range view.Nodes {
 		v := &view.Nodes[i]
+		heard := cmp.Or(nodeIn(newest, v.Name), v)
 		s := NodeStatus{
 			Name: v.Name, Role: v.Role.String(), State: v.State.String(), Reason: v.Reason, Healthy: v.State == topology.StateUp,
-			Zone: v.Zone, Timeline: v.Timeline, CurrentLSN: v.CurrentLSN, ReplayLSN: v.ReplayLSN,
-			Lag: v.Lag, Behind: v.Behind, RTT: v.RTT, Version: v.Version, SeenAt: v.SeenAt,
+			Zone: v.Zone, Timeline: v.Timeline, CurrentLSN: heard.CurrentLSN, ReplayLSN: heard.ReplayLSN,
+			Lag: heard.Lag, Behind: heard.Behind, RTT: heard.RTT, Version: v.Version, SeenAt: heard.SeenAt,
+		}
+		if v.State == topology.StateDown && heard.State == v.State {
+			s.Reason = heard.Reason
 		}
 		if v.State == topology.StateUp && v.Role == topology.RoleReplica && !v.OnTimeline(view.Timeline) {
 			s.Reason = fmt.Sprintf("not known to be on timeline %s: session and bounded reads avoid it (pg_monitor lets the driver see sooner)", view.Timeline)
