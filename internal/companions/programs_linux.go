@@ -39,8 +39,7 @@ func endPrograms(dir string) error {
 	}
 }
 
-// programsIn finds them. A process that has ended meanwhile, or is not ours to look
-// at, is none.
+// programsIn finds them. A process that is not ours to look at is none.
 func programsIn(dir string) ([]int, error) {
 	names, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -48,16 +47,7 @@ func programsIn(dir string) ([]int, error) {
 	}
 	var found []int
 	for _, name := range names {
-		program, err := os.Readlink(name + "/exe") // a dead one has none
-		if err != nil {
-			continue
-		}
-		at, _ := os.Readlink(name + "/cwd")
-		told, _ := os.ReadFile(name + "/cmdline")
-		switch isOurs := programs[strings.TrimSuffix(filepath.Base(program), " (deleted)")]; {
-		case isOurs && (strings.HasPrefix(at, dir+"/") || strings.Contains(string(told), dir+"/")):
-		case strings.Contains(string(told), "\x00--state="+dir+"/"):
-		default:
+		if !isProgramIn(name, dir) {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(name))
@@ -67,4 +57,48 @@ func programsIn(dir string) ([]int, error) {
 		found = append(found, pid)
 	}
 	return found, nil
+}
+
+// isProgramIn reports whether the process of that directory of /proc is one of them.
+func isProgramIn(process, dir string) bool {
+	at, _ := os.Readlink(process + "/cwd") // a dead one has none
+	program, told, err := whatIs(process)
+	isInside := strings.HasPrefix(at, dir+"/")
+	switch {
+	case err != nil: // it is about to be dead
+		return isInside
+	case strings.Contains(told, "\x00--state="+dir+"/"): // a companion, or a child of one
+		return true
+	case programs[strings.TrimSuffix(filepath.Base(program), " (deleted)")]:
+		return isInside || strings.Contains(told, dir+"/") || hasData(process, dir)
+	default: // a shell that has not become the server yet
+		return strings.HasPrefix(told, "sh\x00-c\x00") && hasData(process, dir)
+	}
+}
+
+// hasData reports whether a process was told by its environment that the data is in dir, as
+// initdb does with the servers that it starts, and the shells that start them.
+func hasData(process, dir string) bool {
+	env, _ := os.ReadFile(process + "/environ")
+	return strings.Contains("\x00"+string(env), "\x00PGDATA="+dir+"/")
+}
+
+// whatIs returns the program of a process, and the command line of that program and
+// not of one that the process was before.
+func whatIs(process string) (program, told string, err error) {
+	for range 100 { // it is one or the other soon; a few have no command line at all
+		before, err := os.Readlink(process + "/exe")
+		if err != nil {
+			return "", "", err
+		}
+		line, _ := os.ReadFile(process + "/cmdline")
+		if program, err = os.Readlink(process + "/exe"); err != nil {
+			return "", "", err
+		}
+		if told = string(line); told != "" && program == before {
+			break
+		}
+		time.Sleep(10 * time.Microsecond)
+	}
+	return program, told, nil
 }

@@ -8,12 +8,13 @@ import (
 	"github.com/heliosdb/helios/internal/pgtest"
 )
 
-// What a companion leaves when it is killed while it starts a program looks like the
-// companion.
-func TestWhatACompanionLeavesIsEnded(t *testing.T) {
+// A companion that is killed while it starts a program leaves a child that looks like
+// the companion, and initdb a shell that has not become the server yet.
+func TestWhatProgramsLeaveIsEnded(t *testing.T) {
 	dir := t.TempDir()
-	begin := func(arg string) (ended chan error, end func() error) {
+	begin := func(arg string, env ...string) (ended chan error, end func() error) {
 		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "read forever", "helios", arg) //nolint:gosec // no input from outside
+		cmd.Args[0], cmd.Env = "sh", env
 		in, err := cmd.StdinPipe()
 		pgtest.OK(t, err)
 		pgtest.OK(t, cmd.Start())
@@ -21,13 +22,16 @@ func TestWhatACompanionLeavesIsEnded(t *testing.T) {
 		go func() { ended <- cmd.Wait() }()
 		return ended, in.Close
 	}
-	left, _ := begin("--state=" + dir + "/n1.state")
+	companion, _ := begin("--state=" + dir + "/n1.state")
+	server, _ := begin("/usr/bin/postgres --check", "LANG=C", "PGDATA="+dir+"/n1")
 	alien, end := begin(dir + "/n1.state")
 	pgtest.OK(t, endPrograms(dir))
-	select {
-	case <-left:
-	case <-time.After(10 * time.Second):
-		t.Error("what looks like a companion of the cluster lives")
+	for what, ended := range map[string]chan error{"companion": companion, "server": server} {
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Errorf("what is about to be a %s of the cluster lives", what)
+		}
 	}
 	pgtest.OK(t, end())
 	if err := <-alien; err == nil || err.Error() != "exit status 1" { // as read does at the end of its input
