@@ -556,7 +556,7 @@ func TestAStandbyThatWasPromotedByHandIsMadeAnewWhenThatIsWanted(t *testing.T) {
 	n1, n2 := m.nodes[0], m.nodes[1]
 	n1.exec("CREATE TABLE t (i int)")
 	await(t, "n2 has the table", func() bool { return n2.count("t") == 0 })
-	n2.exec("SELECT pg_promote()")
+	n2.exec("SELECT pg_promote(wait => false)")
 	await(t, "n2 is left alone", func() bool { return strings.Contains(n2.Report().Reason, "is left alone") })
 	n1.exec("INSERT INTO t SELECT generate_series(1, 100)")
 	pgtest.OK(t, n2.Reinit(t.Context()))
