@@ -163,6 +163,7 @@ func (c Config) settings() map[string]string {
 		"wal_log_hints":             "on",
 		"recovery_target_timeline":  "latest",
 		"synchronous_standby_names": gateName,
+		fenceSetting:                "off",
 	})
 	return set
 }

@@ -16,31 +16,84 @@ const (
 	drainQuiet = 25 * time.Millisecond // the moment, and longer where looking at the sessions takes long
 )
 
-// busySQL counts the sessions that are in the middle of something, or were $1
-// seconds ago, but for its own and those that only look at the server.
-const busySQL = `SELECT count(*) FROM pg_stat_activity
- WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> 'helios probe'
+// fenceSetting is on while a server is about to be stopped in order. Drivers know it
+// for a fence (docs/driver.md), and other clients get an error that they know from
+// standbys.
+const fenceSetting = "default_transaction_read_only"
+
+const (
+	// clientsSQL counts the sessions of clients.
+	clientsSQL = `SELECT count(*) FROM pg_stat_activity
+ WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> 'helios probe'`
+
+	// busySQL counts those that are in the middle of something, or were $1 seconds ago.
+	busySQL = clientsSQL + `
    AND (state <> 'idle' OR state_change > clock_timestamp() - make_interval(secs => $1))`
 
+	// lateSQL counts those in the middle of what they began in the last $1 seconds.
+	lateSQL = clientsSQL + `
+   AND state <> 'idle' AND coalesce(xact_start, query_start) > clock_timestamp() - make_interval(secs => $1)`
+)
+
 // drain waits until no client is in the middle of anything, for drainMost at most,
-// so that a planned stop cuts nobody off who is about to finish.
+// so that a planned stop cuts nobody off who is about to finish. Whoever begins a
+// write even then is refused it, and so knows that it was not executed; what was
+// begun before that has as long again to finish.
 func (a *Agent) drain(ctx context.Context) {
+	began := a.clock()
+	a.awaitQuiet(ctx)
+	if err := a.refuseWrites(ctx); err != nil {
+		a.log.WarnContext(ctx, "writes may be cut off by the stop: they can't be refused before it", "error", err)
+		return
+	}
+	refused := a.clock()
+	for a.clock()-refused < drainMost {
+		late, err := a.sessions(ctx, lateSQL, a.clock()-began)
+		if err != nil || late == 0 || !a.pause(ctx, drainPoll) {
+			return
+		}
+	}
+}
+
+// awaitQuiet waits until clients have done nothing for a moment, for drainMost at most.
+func (a *Agent) awaitQuiet(ctx context.Context) {
 	began, quiet := a.clock(), drainQuiet
-	tick := time.NewTicker(drainPoll)
-	defer tick.Stop()
 	for a.clock()-began < drainMost {
-		busy, looks := 1, a.clock()
-		err := a.probing.do(ctx, func(conn *pgx.Conn) error { return conn.QueryRow(ctx, busySQL, quiet.Seconds()).Scan(&busy) })
+		looks := a.clock()
+		busy, err := a.sessions(ctx, busySQL, quiet)
 		// Where this takes long, drivers take long to hear of the fence, too.
 		looked := a.clock() - looks
 		if err != nil || busy == 0 && quiet >= 2*looked {
 			return
 		}
 		quiet = max(quiet, drainQuiet+2*looked)
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
+		if !a.pause(ctx, drainPoll) {
 			return
 		}
 	}
+}
+
+// sessions counts sessions of clients by busySQL or lateSQL.
+func (a *Agent) sessions(ctx context.Context, sql string, within time.Duration) (n int, err error) {
+	err = a.probing.do(ctx, func(conn *pgx.Conn) error { return conn.QueryRow(ctx, sql, within.Seconds()).Scan(&n) })
+	return n, err
+}
+
+// pause waits for d, and reports whether ctx has not ended.
+func (a *Agent) pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// refuseWrites has transactions that begin from now on refuse writes. It lasts until
+// the server is started or promoted again, by [Agent.ensure] at the latest.
+func (a *Agent) refuseWrites(ctx context.Context) error {
+	if err := a.pg.Configure(map[string]string{fenceSetting: "on"}); err != nil {
+		return err
+	}
+	return a.pg.Reload(ctx)
 }

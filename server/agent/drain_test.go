@@ -1,8 +1,14 @@
 package agent
 
 import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/failover"
 	"github.com/heliosdb/helios/internal/pgtest"
@@ -40,4 +46,51 @@ func TestAPlannedStopLetsClientsFinish(t *testing.T) {
 	if _, err := never.Exec(t.Context(), "COMMIT"); err == nil {
 		t.Error("the transaction that did not end was committed")
 	}
+}
+
+// Clients that never hear of the fence and never rest are refused a write, or are cut
+// off between two: none is left with a write that it does not know about. The server
+// takes writes when it is the primary again.
+func TestAPlannedStopCutsNoWriteOff(t *testing.T) {
+	m := newTeam(t, "n1")
+	m.found(async)
+	n1 := m.nodes[0]
+	n1.exec("CREATE TABLE t (i int)")
+	var clients sync.WaitGroup
+	var acknowledged, busy atomic.Int64
+	ends := make(chan error, 8)
+	for range cap(ends) {
+		conn, err := n1.pg.Connect(t.Context())
+		pgtest.OK(t, err)
+		clients.Go(func() {
+			defer conn.Close(context.Background())
+			busy.Add(1)
+			for {
+				if _, err := conn.Exec(context.Background(), "INSERT INTO t VALUES (1)"); err != nil {
+					ends <- err
+					return
+				}
+				acknowledged.Add(1)
+			}
+		})
+	}
+	await(t, "all clients write", func() bool { return busy.Load() == int64(cap(ends)) && acknowledged.Load() > 100 })
+
+	epoch := m.fence()
+	if done := n1.Stop(pgtest.Context(t), epoch); done.Err != "" {
+		t.Fatalf("Stop() = %+v", done)
+	}
+	clients.Wait()
+	close(ends)
+	for err := range ends {
+		if refused := (*pgconn.PgError)(nil); !errors.As(err, &refused) || refused.Code != "25006" && refused.Code != "57P01" {
+			t.Errorf("the last write of a client = %v, want that the server refuses it", err)
+		}
+	}
+	m.elect(n1, async)
+	m.promote(n1, failover.Promote{Node: "n1", Epoch: epoch})
+	if got := n1.count("t"); int64(got) != acknowledged.Load() {
+		t.Errorf("%d rows are there, %d were acknowledged", got, acknowledged.Load())
+	}
+	n1.exec("INSERT INTO t VALUES (2)")
 }

@@ -61,6 +61,9 @@ func (a *Agent) stop(ctx context.Context, epoch failover.Epoch) (wal.Position, e
 		return wal.Position{}, err
 	}
 	a.lease.GiveBack(a.clock())
+	if err := a.pg.Configure(map[string]string{fenceSetting: "off"}); err != nil {
+		a.log.WarnContext(ctx, "a server that is started by hand would refuse writes", "setting", fenceSetting, "error", err)
+	}
 	stopped := a.clock()
 	a.deliver(ctx, at.LSN)
 	a.log.InfoContext(ctx, "the server is stopped in order", "epoch", epoch, "at", at,
