@@ -17,9 +17,10 @@ import (
 // than what bounds it otherwise: COMMIT waits 30 s, and TCP a quarter of an hour.
 const soon = 9 * time.Second
 
-// quickProbes declare a node down within half a second, and cut it off after
-// 300 ms more.
-var quickProbes = []string{"probe_interval=200ms", "probe_timeout=300ms"}
+// quickProbes declare a node down within little more than a second, and cut it off
+// after one more. With less, a server that was promoted on a busy machine, and to
+// which everybody turns at once, is taken for another that fell silent.
+var quickProbes = []string{"probe_interval=200ms", "probe_timeout=1s"}
 
 // timed runs f and fails the test if it takes longer than limit.
 func timed(t testing.TB, what string, limit time.Duration, f func()) time.Duration {
