@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/heliosdb/helios/failover"
+	"github.com/heliosdb/helios/internal/pgctl"
 	"github.com/heliosdb/helios/internal/pgtest"
 )
 
@@ -93,4 +94,30 @@ func TestAPlannedStopCutsNoWriteOff(t *testing.T) {
 		t.Errorf("%d rows are there, %d were acknowledged", got, acknowledged.Load())
 	}
 	n1.exec("INSERT INTO t VALUES (2)")
+}
+
+// A stop that came to nothing after it had writes refused leaves a server that takes
+// them once it is elected again, whether it runs still or was ended.
+func TestWritesAreTakenAgainAfterAStopThatCameToNothing(t *testing.T) {
+	m := newTeam(t, "n1")
+	m.found(async)
+	n1 := m.nodes[0]
+	n1.exec("CREATE TABLE t (i int)")
+	for name, end := range map[string]func() error{
+		"it runs still": func() error { return nil },
+		"it was ended":  func() error { return n1.pg.Stop(t.Context(), pgctl.Immediate) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			epoch := m.fence()
+			pgtest.OK(t, n1.refuseWrites(t.Context()))
+			_, err := n1.conn().Exec(t.Context(), "INSERT INTO t VALUES (1)")
+			if refused := (*pgconn.PgError)(nil); !errors.As(err, &refused) || refused.Code != "25006" {
+				t.Errorf("a write before the stop = %v, want 25006", err)
+			}
+			pgtest.OK(t, end())
+			m.elect(n1, async)
+			m.promote(n1, failover.Promote{Node: "n1", Epoch: epoch})
+			n1.exec("INSERT INTO t VALUES (1)")
+		})
+	}
 }
