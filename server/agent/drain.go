@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,11 +15,16 @@ const (
 	drainMost  = 200 * time.Millisecond
 	drainPoll  = 5 * time.Millisecond
 	drainQuiet = 25 * time.Millisecond // the moment, and longer where looking at the sessions takes long
+	lateMost   = time.Second
 )
 
-// fenceSetting is on while a server is about to be stopped in order. Drivers know it
-// for a fence (docs/driver.md), and other clients get an error that they know from
-// standbys.
+// refuseBudget bounds what it takes to have writes refused, which is milliseconds: the
+// rest of the time is the stop's.
+const refuseBudget = time.Second
+
+// fenceSetting is on while a server is about to be stopped in order. Drivers take it
+// for a fence (topology.Observation.ReadOnly), and other clients get the error that
+// they know from standbys.
 const fenceSetting = "default_transaction_read_only"
 
 const (
@@ -33,12 +39,16 @@ const (
 	// lateSQL counts those in the middle of what they began in the last $1 seconds.
 	lateSQL = clientsSQL + `
    AND state <> 'idle' AND coalesce(xact_start, query_start) > clock_timestamp() - make_interval(secs => $1)`
+
+	// lateWritesSQL counts those of them that write, or wait for their commit.
+	lateWritesSQL = lateSQL + ` AND state = 'active' AND backend_xid IS NOT NULL`
 )
 
 // drain waits until no client is in the middle of anything, for drainMost at most,
 // so that a planned stop cuts nobody off who is about to finish. Whoever begins a
 // write even then is refused it, and so knows that it was not executed; what was
-// begun before that has as long again to finish.
+// begun before that has as long again to finish, and a write that is being executed
+// has until lateMost.
 func (a *Agent) drain(ctx context.Context) {
 	began := a.clock()
 	a.awaitQuiet(ctx)
@@ -46,10 +56,12 @@ func (a *Agent) drain(ctx context.Context) {
 		a.log.WarnContext(ctx, "writes may be cut off by the stop: they can't be refused before it", "error", err)
 		return
 	}
-	refused := a.clock()
-	for a.clock()-refused < drainMost {
-		late, err := a.sessions(ctx, lateSQL, a.clock()-began)
-		if err != nil || late == 0 || !a.pause(ctx, drainPoll) {
+	for refused := a.clock(); a.clock()-refused < lateMost && ctx.Err() == nil; pause(ctx, drainPoll) {
+		sql := lateSQL
+		if a.clock()-refused > drainMost {
+			sql = lateWritesSQL
+		}
+		if late, err := a.sessions(ctx, sql, a.clock()-began); err == nil && late == 0 {
 			return
 		}
 	}
@@ -67,7 +79,7 @@ func (a *Agent) awaitQuiet(ctx context.Context) {
 			return
 		}
 		quiet = max(quiet, drainQuiet+2*looked)
-		if !a.pause(ctx, drainPoll) {
+		if !pause(ctx, drainPoll) {
 			return
 		}
 	}
@@ -80,7 +92,7 @@ func (a *Agent) sessions(ctx context.Context, sql string, within time.Duration) 
 }
 
 // pause waits for d, and reports whether ctx has not ended.
-func (a *Agent) pause(ctx context.Context, d time.Duration) bool {
+func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
 		return true
@@ -92,6 +104,8 @@ func (a *Agent) pause(ctx context.Context, d time.Duration) bool {
 // refuseWrites has transactions that begin from now on refuse writes. It lasts until
 // the server is started or promoted again, by [Agent.ensure] at the latest.
 func (a *Agent) refuseWrites(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, refuseBudget, fmt.Errorf("not done within %v", refuseBudget))
+	defer cancel()
 	if err := a.pg.Configure(map[string]string{fenceSetting: "on"}); err != nil {
 		return err
 	}
