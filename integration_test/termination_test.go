@@ -175,7 +175,7 @@ func listWaits(t testing.TB, n *pgtest.Node) {
 	conn, err := n.Connect(ctx)
 	pgtest.OK(t, err)
 	defer conn.Close(ctx)
-	rows, err := conn.Query(ctx, `SELECT concat_ws(' ', pid, application_name, state, wait_event, xact_start, query)
+	rows, err := conn.Query(ctx, `SELECT concat_ws(' ', pid, application_name, state, wait_event, 'for', clock_timestamp() - state_change, query)
 		FROM pg_stat_activity WHERE backend_type IN ('client backend', 'walsender')`)
 	pgtest.OK(t, err)
 	sessions, err := pgx.CollectRows(rows, pgx.RowTo[string])

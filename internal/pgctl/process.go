@@ -104,6 +104,7 @@ func (p *process) signal(sig os.Signal) error {
 // until all stand.
 func (p *process) freeze() ([]proc, error) {
 	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(100 * time.Microsecond) {
+		late := time.Now().After(deadline) // before the look: a machine that stood still has given nobody time
 		tree, err := processTree(p.pid)
 		if err != nil {
 			return nil, err
@@ -120,7 +121,7 @@ func (p *process) freeze() ([]proc, error) {
 		if still {
 			return tree, nil
 		}
-		if time.Now().After(deadline) {
+		if late {
 			return tree, fmt.Errorf("pgctl: processes of postmaster %d still run %v after SIGSTOP", p.pid, settleTimeout)
 		}
 	}
@@ -168,6 +169,7 @@ func reap(pid int) { _, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) }
 // awaitOrphans returns when nothing below the process is alive any more.
 func (p *process) awaitOrphans() error {
 	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(100 * time.Microsecond) {
+		late := time.Now().After(deadline)
 		tree, err := processTree(p.pid)
 		if err != nil {
 			return err
@@ -175,7 +177,7 @@ func (p *process) awaitOrphans() error {
 		if !anyAlive(tree, p.pid) {
 			return nil
 		}
-		if time.Now().After(deadline) {
+		if late {
 			return fmt.Errorf("pgctl: children of postmaster %d live %v after SIGKILL", p.pid, settleTimeout)
 		}
 	}
