@@ -56,48 +56,49 @@ func (a *Agent) drain(ctx context.Context) {
 		a.log.WarnContext(ctx, "writes may be cut off by the stop: they can't be refused before it", "error", err)
 		return
 	}
-	for refused := a.clock(); a.clock()-refused < lateMost && ctx.Err() == nil; pause(ctx, drainPoll) {
-		sql := lateSQL
-		if a.clock()-refused > drainMost {
+	refused := a.clock()
+	poll(ctx, drainPoll, func() bool {
+		now, sql := a.clock(), lateSQL
+		if now-refused > drainMost {
 			sql = lateWritesSQL
 		}
-		if late, err := a.sessions(ctx, sql, a.clock()-began); err == nil && late == 0 {
-			return
-		}
-	}
+		late, err := a.sessions(ctx, sql, now-began)
+		return err == nil && late == 0 || a.clock()-refused >= lateMost
+	})
 }
 
 // awaitQuiet waits until clients have done nothing for a moment, for drainMost at most.
 func (a *Agent) awaitQuiet(ctx context.Context) {
 	began, quiet := a.clock(), drainQuiet
-	for a.clock()-began < drainMost {
+	poll(ctx, drainPoll, func() bool {
 		looks := a.clock()
 		busy, err := a.sessions(ctx, busySQL, quiet)
 		// Where this takes long, drivers take long to hear of the fence, too.
 		looked := a.clock() - looks
 		if err != nil || busy == 0 && quiet >= 2*looked {
-			return
+			return true
 		}
 		quiet = max(quiet, drainQuiet+2*looked)
-		if !pause(ctx, drainPoll) {
-			return
-		}
-	}
+		return a.clock()-began >= drainMost
+	})
 }
 
-// sessions counts sessions of clients by busySQL or lateSQL.
+// sessions counts sessions of clients by one of the statements above.
 func (a *Agent) sessions(ctx context.Context, sql string, within time.Duration) (n int, err error) {
 	err = a.probing.do(ctx, func(conn *pgx.Conn) error { return conn.QueryRow(ctx, sql, within.Seconds()).Scan(&n) })
 	return n, err
 }
 
-// pause waits for d, and reports whether ctx has not ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
+// poll asks every so often until done says yes or ctx ends.
+func poll(ctx context.Context, every time.Duration, done func() bool) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -85,7 +85,7 @@ func TestAPlannedStopCutsNoWriteOff(t *testing.T) {
 	close(ends)
 	refused := 0
 	for err := range ends { // the others were cut off between two writes
-		if code := (*pgconn.PgError)(nil); errors.As(err, &code) && code.Code == "25006" {
+		if isRefusal(err) {
 			refused++
 		}
 	}
@@ -114,7 +114,7 @@ func TestWritesAreTakenAgainAfterAStopThatCameToNothing(t *testing.T) {
 			pgtest.OK(t, n1.take(t.Context())) // as a stop does: nobody else sets anything
 			pgtest.OK(t, n1.refuseWrites(t.Context()))
 			_, err := n1.conn().Exec(t.Context(), "INSERT INTO t VALUES (1)")
-			if refused := (*pgconn.PgError)(nil); !errors.As(err, &refused) || refused.Code != "25006" {
+			if !isRefusal(err) {
 				t.Errorf("a write before the stop = %v, want 25006", err)
 			}
 			pgtest.OK(t, end())
@@ -124,4 +124,10 @@ func TestWritesAreTakenAgainAfterAStopThatCameToNothing(t *testing.T) {
 			n1.exec("INSERT INTO t VALUES (1)")
 		})
 	}
+}
+
+// isRefusal reports whether a server has refused a write as one that takes none.
+func isRefusal(err error) bool {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && refused.Code == "25006"
 }

@@ -81,15 +81,7 @@ const deliverBudget = 300 * time.Millisecond
 func (a *Agent) deliver(ctx context.Context, at wal.LSN) {
 	ctx, cancel := context.WithTimeout(ctx, deliverBudget)
 	defer cancel()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !a.delivered(at) {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
+	poll(ctx, 2*time.Millisecond, func() bool { return a.delivered(at) })
 }
 
 func (a *Agent) delivered(at wal.LSN) bool {
