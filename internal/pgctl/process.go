@@ -102,27 +102,39 @@ func (p *process) signal(sig os.Signal) error {
 // freeze stops the process and everything it started. Each look at the processes
 // may find some that were forked before their parent stood still, so it looks
 // until all stand.
-func (p *process) freeze() ([]proc, error) {
-	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(100 * time.Microsecond) {
-		late := time.Now().After(deadline) // before the look: a machine that stood still has given nobody time
-		tree, err := processTree(p.pid)
-		if err != nil {
-			return nil, err
+func (p *process) freeze() (tree []proc, err error) {
+	still, err := settle(100*time.Microsecond, func() (still bool, err error) {
+		if tree, err = processTree(p.pid); err != nil {
+			return false, err
 		}
-		still := true
+		still = true
 		for _, q := range tree {
 			if q.runs() {
 				still = false
 				if err := sendSignal(q.pid, syscall.SIGSTOP); err != nil {
-					return nil, err
+					return false, err
 				}
 			}
 		}
-		if still {
-			return tree, nil
-		}
-		if late {
-			return tree, fmt.Errorf("pgctl: processes of postmaster %d still run %v after SIGSTOP", p.pid, settleTimeout)
+		return still, nil
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case !still:
+		return tree, fmt.Errorf("pgctl: processes of postmaster %d still run %v after SIGSTOP", p.pid, settleTimeout)
+	}
+	return tree, nil
+}
+
+// settle asks every so often until done says yes or an error comes, for settleTimeout,
+// and reports whether it has. It asks once more after that: a machine that stood still
+// has given nobody time.
+func settle(every time.Duration, done func() (bool, error)) (settled bool, err error) {
+	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(every) {
+		late := time.Now().After(deadline)
+		if settled, err = done(); settled || err != nil || late {
+			return settled, err
 		}
 	}
 }
@@ -168,19 +180,14 @@ func reap(pid int) { _, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) }
 
 // awaitOrphans returns when nothing below the process is alive any more.
 func (p *process) awaitOrphans() error {
-	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(100 * time.Microsecond) {
-		late := time.Now().After(deadline)
+	gone, err := settle(100*time.Microsecond, func() (bool, error) {
 		tree, err := processTree(p.pid)
-		if err != nil {
-			return err
-		}
-		if !anyAlive(tree, p.pid) {
-			return nil
-		}
-		if late {
-			return fmt.Errorf("pgctl: children of postmaster %d live %v after SIGKILL", p.pid, settleTimeout)
-		}
+		return err == nil && !anyAlive(tree, p.pid), err
+	})
+	if err == nil && !gone {
+		err = fmt.Errorf("pgctl: children of postmaster %d live %v after SIGKILL", p.pid, settleTimeout)
 	}
+	return err
 }
 
 // anyAlive reports whether tree holds a living process besides root.
